@@ -1,0 +1,72 @@
+"""What an answer costs: estimated from sizes, and measured on this machine. The two never share a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from compression.backends.base import Architecture
+
+
+def prefill_flops(architecture: Architecture, sequence_per_layer: Sequence[int]) -> int:
+    """Estimated floating-point operations of one prefill of the language model.
+
+    Per layer with n positions, width d, head width h, MLP width m, `heads` query heads and `kv` key heads:
+    projections n·d·h·(2·heads + 2·kv), attention 2·n²·heads·h, gated MLP 3·n·d·m, in multiply-adds; times two. This is
+    4nd² + 2n²d + 3ndm for plain multi-head attention (compressors' usual form, e.g. SparseVLM's). The attention counts the full
+    square, of which a causal kernel computes about half. Left out: norms, rotary positions, softmax, embedding, the
+    output head (one position).
+    """
+    total = 0
+    a = architecture
+    for n in sequence_per_layer:
+        total += n * a.dim * a.head_dim * (2 * a.heads + 2 * a.kv_heads) + 2 * n * n * a.heads * a.head_dim + 3 * n * a.dim * a.ffn
+    return 2 * total
+
+
+def encode_flops(architecture: Architecture, patches_per_view: Sequence[int]) -> int:
+    """Estimated floating-point operations of the vision encoder: 4nd² + 2n²d + 2ndm multiply-adds a layer, times two.
+
+    n counts the patches of a view and its [CLS]. Left out: patch embedding, norms, softmax, projector.
+    """
+    a, total = architecture, 0
+    for patches in patches_per_view:
+        n = patches + 1
+        total += 4 * n * a.encoder_dim**2 + 2 * n * n * a.encoder_dim + 2 * n * a.encoder_dim * a.encoder_ffn
+    return 2 * a.encoder_layers * total
+
+
+@dataclass
+class PeakMemory:
+    """Highest memory inside a `measured_peak` block, in bytes; None where this system cannot tell."""
+
+    value: int | None = None
+
+
+@contextmanager
+def measured_peak(device: str) -> Iterator[PeakMemory]:
+    """Measure the highest memory inside the block.
+
+    On CUDA: the allocator's peak. On a CPU under Linux: the highest resident set of the whole process, whose mark is
+    reset before the block; it holds the model, the libraries and whatever else the process keeps.
+    """
+    peak = PeakMemory()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        yield peak
+        peak.value = int(torch.cuda.max_memory_allocated())
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        is_reset = True
+    except OSError:  # not Linux, or not permitted
+        is_reset = False
+    yield peak
+    if is_reset:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak.value = int(line.split()[1]) * 1024

@@ -1,0 +1,71 @@
+"""Models by name: the embedded one, a directory, or a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compression.errors import ModelUnavailable, UnknownModel
+
+if TYPE_CHECKING:
+    from compression.backends.base import VLM
+
+__all__ = ["KnownModel", "known_models", "load_model"]
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that the menus offer.
+
+    Args:
+        name: What a user writes after --model.
+        family: Backend family.
+        title: For people.
+        source: Where the weights come from.
+        needs: What it needs to run.
+    """
+
+    name: str
+    family: str
+    title: str
+    source: str
+    needs: str
+
+
+_KNOWN = (
+    KnownModel("embedded", "embedded", "Embedded model", "in this repository, trained by keepmap train-embedded", "nothing"),
+    KnownModel("llava-hf/llava-1.5-7b-hf", "llava", "LLaVA-1.5 7B", "model hub", "a network on first use, about 14 GB of memory"),
+    KnownModel("llava-hf/llava-1.5-13b-hf", "llava", "LLaVA-1.5 13B", "model hub", "a network on first use, about 26 GB of memory"),
+)
+
+
+def known_models() -> tuple[KnownModel, ...]:
+    """The models that are offered by name; any LLaVA directory or hub id works as well."""
+    return _KNOWN
+
+
+def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "auto") -> VLM:
+    """Load a model: "embedded", the directory of a LLaVA checkpoint, or a hub id.
+
+    Raises:
+        UnknownModel: the checkpoint is of a family without a backend.
+        ModelUnavailable: it cannot be loaded here.
+    """
+    # Here, so that names can be listed without a second of imports.
+    from transformers import AutoConfig
+
+    from compression.backends.embedded.backend import EmbeddedBackend
+    from compression.backends.llava import LlavaBackend
+
+    if name == "embedded":
+        return EmbeddedBackend(device=device, dtype=dtype)
+    try:
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelUnavailable(
+            f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a network, or use the embedded model"
+        ) from error
+    if kind != "llava":
+        raise UnknownModel(f"the model {name!r} is of the family {kind!r}; supported: llava (LLaVA-1.5 and checkpoints like it)")
+    return LlavaBackend(name, device=device, dtype=dtype)

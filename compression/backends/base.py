@@ -1,0 +1,228 @@
+"""What a model must offer to be compared: three verbs, declared signals, and the shapes they speak in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compression.compressor import Cancel, Plan
+from compression.selection import Selection
+from compression.tokens import Signal, VisualTokens
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as the model will read it.
+
+    Args:
+        question: The user's words.
+        choices: Answers to choose among, empty for a free answer.
+        text: What the model reads around the picture.
+        family: "object-semantic", "scene-geometric" or "knowledge" where the question's template is known, else "".
+        task: The template's name, else "".
+        notices: What the user should know: unknown words, a question outside the model's domain.
+        span: Where the question's words lie in `text`, as characters; None where the backend finds them itself.
+    """
+
+    question: str
+    choices: tuple[str, ...]
+    text: str
+    family: str = ""
+    task: str = ""
+    notices: tuple[str, ...] = ()
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Where things lie in the sequence that one language-model layer processes.
+
+    Args:
+        length: Number of positions.
+        visual: int64 [outputs], positions of the visual tokens.
+        outputs: int64 [outputs], which output of the selection before the language model each of them is.
+        question: int64 [words], positions of the question's words.
+        answer: Position whose next token is the answer: the last of the prompt.
+    """
+
+    length: int
+    visual: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    question: NDArray[np.int64]
+    answer: int
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """Listens while a model answers; the recorder is one."""
+
+    def attention(self, layer: int, rows: Tensor, layout: SequenceLayout) -> None:
+        """Rows of one layer's attention, mean over heads.
+
+        Args:
+            layer: Language-model layer, from 0.
+            rows: Float [1 + words, length]: the answer position first, then the question's words; each sums to one.
+            layout: Where the keys lie.
+        """
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A measured time: the median of `repeats` measurements after the warm-up, and their range."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Seconds:
+        """Summarise samples in seconds; at least one."""
+        return cls(float(np.median(samples)), float(min(samples)), float(max(samples)), len(samples))
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model answered, and how.
+
+    Args:
+        text: The answer: the likeliest choice, or the decoded text where there are no choices.
+        choices: The choices, or the five likeliest first tokens where there were none.
+        log_probabilities: Natural logarithm of the probability that the model gives each of them, not renormalised.
+        entering: What entered the language model, over the original grid.
+        selection: Composition of all steps of the plan, over the original grid; what is left after the last layer.
+        tokens_per_layer: Visual tokens that each language-model layer processed.
+        sequence_per_layer: Positions that each layer processed at prefill, visual tokens included.
+        compress, prefill: Measured seconds.
+        decode: Measured seconds of one decoding step after the prefill; None where none was made.
+        kv_cache_bytes: Measured from the cache after prefill.
+        notices: What the user should know about this answer.
+    """
+
+    text: str
+    choices: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+    entering: Selection
+    selection: Selection
+    tokens_per_layer: tuple[int, ...]
+    sequence_per_layer: tuple[int, ...]
+    compress: Seconds
+    prefill: Seconds
+    decode: Seconds | None
+    kv_cache_bytes: int
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP."""
+
+    layers: int
+    dim: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocabulary: int
+    encoder_layers: int
+    encoder_dim: int
+    encoder_ffn: int
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Who a model is.
+
+    Args:
+        name: As a user asks for it: "embedded", a hub id or a directory.
+        family: "llava" and so on.
+        revision: SHA-256 over the weight files, hex.
+        parameters: Number of parameters.
+        labels: Travel with each run of the model.
+        domain: What the model was trained on where that is narrow ("synthetic scenes"); other images get a notice.
+    """
+
+    name: str
+    family: str
+    revision: str
+    parameters: int
+    labels: tuple[str, ...] = ()
+    domain: str = ""
+
+
+class VLM(Protocol):
+    """A vision-language model behind one interface. All surgery on a model lives in its backend."""
+
+    card: ModelCard
+    architecture: Architecture
+    provides: frozenset[Signal]
+    device: str
+    dtype: str
+
+    def wanted_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) at which the model wants an image of this (height, width): reading more pixels is wasted."""
+
+    def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
+        """What the model does not see of an image of this (height, width), in sentences."""
+
+    def count_tokens(self, image_size: tuple[int, int]) -> int:
+        """How many visual tokens an image of this (height, width) becomes."""
+
+    def check(self, plan: Plan, total: int) -> None:
+        """Refuse a plan that cannot run on `total` visual tokens, before anything runs.
+
+        Raises:
+            MissingSignal: the plan needs what the model does not provide.
+            InvalidBudget: its budget cannot be reached; `lowest` says what can.
+            InvalidParameter: a layer that the model does not have.
+        """
+
+    def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
+        """Visual tokens of an image.
+
+        Args:
+            image: uint8 [height, width, 3], the image or a decimated copy.
+            image_size: (height, width) of the original, in whose pixels the grid's boxes are.
+        """
+
+    def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
+        """The question as the model will read it.
+
+        Raises:
+            InvalidQuestion: empty, or no word of it is known.
+        """
+
+    def generate(
+        self,
+        tokens: VisualTokens,
+        prompt: Prompt,
+        plan: Plan,
+        *,
+        seed: int = 0,
+        probe: Probe | None = None,
+        repeats: int = 1,
+        warmup: int = 0,
+        max_new_tokens: int = 16,
+        cancel: Cancel | None = None,
+    ) -> Generation:
+        """Compress by the plan and answer.
+
+        The measured passes run without the probe; one more pass runs with it, so that recording never enters a time.
+
+        Raises:
+            MissingSignal: the plan needs what the model does not provide.
+            InvalidBudget: the plan's budget cannot be reached on these tokens.
+            Cancelled: `cancel` said so.
+        """
+
+    def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
+        """Differentiable log-probability of an answer given projected visual tokens [tokens, dim]; a scalar."""
+
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, in words, and the share that is done, 0 to 1."""

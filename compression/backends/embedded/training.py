@@ -1,0 +1,351 @@
+"""Train the embedded model from scratch: a vision stage with dense labels, then language on frozen features.
+
+The schedule counts steps, never the clock, and every batch is drawn from (seed, step): a run can be repeated exactly,
+and an interrupted one continues to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional
+
+from compression.backends.embedded.data import (
+    ScenePool,
+    assemble,
+    choose_tokens,
+    pack,
+    questions_for,
+    vision_batch,
+)
+from compression.backends.embedded.evaluation import evaluate, write_card
+from compression.backends.embedded.losses import (
+    DenseHeads,
+    Language,
+    align_loss,
+    dense_loss,
+    grounding_losses,
+    tapped,
+)
+from compression.backends.embedded.model import (
+    ModelSize,
+    new_language_parts,
+    new_vision_tower,
+    pixel_values,
+    save_checkpoint,
+)
+from compression.backends.embedded.optimiser import MixedPrecision, load_state, save_state, scale_at
+from compression.backends.embedded.schedule import Schedule, Tally, budget_at
+
+VISION_VIEWS, ALIGN_VIEWS, LANGUAGE_VIEWS = 16, 16, 8
+VISION_SHARE = 0.15
+SCENE_REUSE = 3.0
+LOG_EVERY = 50
+DEFAULT_MINUTES = 65.0
+# Tasks that are learnt late count for more.
+TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4}
+Log = Callable[[str], None]
+
+
+def train(
+    output: Path,
+    *,
+    minutes: float | None = DEFAULT_MINUTES,
+    steps: Schedule | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    log: Log = print,
+    size: ModelSize | None = None,
+    save_every: int = 250,
+    exports: int = 6,
+    questions_per_task: int = 200,
+    stop_after: int | None = None,
+) -> None:
+    """Train the embedded model and write `output/checkpoint`, an ordinary checkpoint directory.
+
+    Args:
+        output: run directory: `checkpoint/`, `state/` (to resume) and `train.log`.
+        minutes: time to aim for; turned into steps by a short measurement and written to the log.
+        steps: steps per stage, instead of `minutes`; with the same seed it repeats a run.
+        seed: of weights, scenes and questions.
+        device: auto, cpu or a torch device.
+        resume: continue the run in `output` with its own seed and steps.
+        log: receives one line at a time.
+        size: widths and depths; the shipped ones if left out.
+        save_every: steps between states to resume from.
+        exports: how many complete checkpoints are written along the way.
+        questions_per_task: held-out questions for the model card at the end; 0 leaves it out.
+        stop_after: end as if interrupted after this many steps of this call; for tests.
+
+    Raises:
+        ValueError: if neither minutes nor steps are given, or there is nothing to resume.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    plan_file = output / "state" / "plan.json"
+    if resume:
+        if not plan_file.exists():
+            raise ValueError(f"nothing to resume in {output}: no state/plan.json; start without --resume")
+        plan = json.loads(plan_file.read_text(encoding="utf-8"))
+        steps, seed, size = Schedule(**plan["steps"]), plan["seed"], ModelSize(**plan["size"])
+    run = _Run(output, seed, place, size or ModelSize(), log, save_every, exports, stop_after)
+    else:
+        (output / "train.log").unlink(missing_ok=True)
+    if steps is None:
+        if minutes is None or not minutes > 0:
+            raise ValueError(f"minutes must be larger than 0, got {minutes}; or give steps")
+        steps = run.measure(minutes)
+    if not resume:
+        plan_file.parent.mkdir(exist_ok=True)
+        plan = {"steps": asdict(steps), "seed": seed, "size": asdict(run.size)}
+        plan_file.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        for name in ("vision", "language"):
+            (output / "state" / f"{name}.safetensors").unlink(missing_ok=True)
+    run.say(f"seed {seed}, steps {asdict(steps)}, device {place}, threads {torch.get_num_threads()}")
+    if run.vision(steps) and run.language(steps):
+        run.finish(questions_per_task)
+
+
+class _Run:
+    """One training run: where it writes, and its two stages."""
+
+    def __init__(
+        self,
+        output: Path,
+        seed: int,
+        device: torch.device,
+        size: ModelSize,
+        log: Log,
+        save_every: int,
+        exports: int,
+        stop_after: int | None,
+    ) -> None:
+        self.output, self.seed, self.device, self.size = output, seed, device, size
+        self._log, self._save_every, self._exports, self._left = log, save_every, exports, stop_after
+
+    def say(self, line: str) -> None:
+        """Write one line to the log file and the caller."""
+        with (self.output / "train.log").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._log(line)
+
+    def _state_file(self, stage: str) -> Path:
+        return self.output / "state" / f"{stage}.safetensors"
+
+    def _restore(self, stage: str, optimiser: MixedPrecision[Any]) -> int:
+        """Load a stage's state; returns the step to go on with."""
+        path = self._state_file(stage)
+        if not path.exists():
+            return 0
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        optimiser.load(load_state(path))
+        self.say(f"resumed {stage} at step {facts['step']}")
+        return int(facts["step"])
+
+    def _keep(self, stage: str, step: int, steps: int, optimiser: MixedPrecision[Any]) -> bool:
+        """Save the state when due; tells whether the run must stop."""
+        if self._left is not None:
+            self._left -= 1
+        stop = self._left == 0
+        if step % self._save_every == 0 or step == steps or stop:
+            save_state(self._state_file(stage), optimiser.state(), {"step": step, "seed": self.seed})
+        return stop
+
+    def _heads(self) -> DenseHeads:
+        heads = DenseHeads(new_vision_tower(self.size, self.seed), self.size.dim)
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        with torch.no_grad():
+            for layer in (heads.head, heads.cls_head):
+                layer.weight.normal_(0, self.size.dim**-0.5 / 2, generator=generator)
+                layer.bias.zero_()
+        return heads.to(self.device)
+
+    def vision(self, steps: Schedule) -> bool:
+        """Run the vision stage; tells whether it was finished."""
+        optimiser = MixedPrecision(self._heads())
+        start = self._restore("vision", optimiser)
+        began = time.perf_counter()
+        for step in range(start, steps.vision):
+            loss, figures = self._vision_step(optimiser, step, steps.vision)
+            if step % LOG_EVERY == 0 or step == steps.vision - 1:
+                shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+                self.say(f"vision {step} {time.perf_counter() - began:.0f}s loss {loss:.3f} {shown}")
+            if self._keep("vision", step + 1, steps.vision, optimiser):
+                return False
+        return True
+
+    def _vision_step(
+        self, optimiser: MixedPrecision[DenseHeads], step: int, steps: int
+    ) -> tuple[float, dict[str, float]]:
+        images, labels = vision_batch(self.seed, step, VISION_VIEWS)
+        pixels = _pixels(images, self.device)
+        dense, presence = optimiser.compute(pixels)
+        loss, figures = dense_loss(dense, presence, torch.as_tensor(labels).long().to(self.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(scale_at(step, steps, 0.55))
+        return loss.item(), figures
+
+    def _pool(self, heads: DenseHeads, language_steps: int) -> ScenePool:
+        tower = heads.tower.bfloat16().requires_grad_(False)
+        scenes = max(ALIGN_VIEWS * 4, math.ceil(language_steps * LANGUAGE_VIEWS / SCENE_REUSE))
+        return ScenePool(tower, self.seed, scenes)
+
+    def _network(self, pool: ScenePool) -> MixedPrecision[Language]:
+        features = pool.take(np.arange(min(32, pool.size)))[1]
+        projector, language = new_language_parts(self.size, self.seed + 2, features.float().std().item())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + 3)
+            net = Language(projector, language, self.size.dim)
+        return MixedPrecision(net.to(self.device))
+
+    def language(self, steps: Schedule) -> bool:
+        """Run projector alignment and the language stage; tells whether they were finished."""
+        heads = self._heads()
+        heads.load_state_dict(_weights(load_state(self._state_file("vision"))))
+        tower = {name: value.clone() for name, value in heads.tower.state_dict().items()}
+        pool = self._pool(heads, steps.language)
+        optimiser = self._network(pool)
+        total = steps.align + steps.language
+        start = self._restore("language", optimiser)
+        tally = Tally()
+        for step in range(start, total):
+            if step < steps.align:
+                line = self._align_step(optimiser, pool, step)
+            else:
+                line = self._language_step(optimiser, pool, step - steps.align, steps.language, tally)
+            if step % LOG_EVERY == 0 or step == total - 1:
+                self.say(line())
+            stop = self._keep("language", step + 1, total, optimiser)
+            if (step + 1) % max(total // self._exports, 1) == 0 or step + 1 == total:
+                self._export(tower, optimiser, step + 1, total)
+            if stop:
+                return False
+        return True
+
+    def _align_step(self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int) -> Callable[[], str]:
+        """Fit the projector alone to the words and places of its patches."""
+        rng = np.random.default_rng((self.seed, 1, step))
+        reach = min(pool.size, 1024)
+        _, features, _, labels = pool.take(rng.integers(0, reach, ALIGN_VIEWS))
+        words, place = align_loss(optimiser.compute, optimiser.compute.projector(features), labels)
+        (words + place).backward()  # type: ignore[no-untyped-call]
+        optimiser.step(min(1.0, (step + 1) / 20))
+        return lambda: f"align {step} words {words.item():.3f} place {place.item():.3f}"
+
+    def _language_step(
+        self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int, steps: int, tally: Tally
+    ) -> Callable[[], str]:
+        """Answer packed questions about eight views, with attention and positions supervised."""
+        rng = np.random.default_rng((self.seed, 2, step))
+        net = optimiser.compute
+        scenes, features, attention, labels = pool.take(pool.schedule(self.seed, step, LANGUAGE_VIEWS))
+        text = pack(questions_for(scenes, rng)).to(self.device)
+        count, policy = budget_at(step / steps, rng)
+        keep = choose_tokens(rng, labels, attention, count, policy)
+        projected = net.projector(features)
+        embedded, mask, positions = assemble(
+            net.words, projected, keep, text, original_positions=bool(rng.random() < 0.4)
+        )
+        with tapped(net) as tap:
+            hidden = net.language(
+                inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+        ends = hidden[text.answer_view, text.answer_place + keep.shape[1] + 1]
+        logits = (ends @ net.words.T).float()
+        losses = functional.cross_entropy(logits, text.answer_id, reduction="none")
+        weight = torch.tensor([TASK_WEIGHT.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
+        ground, location = grounding_losses(net, tap, keep, labels, text.named, text.colour, text.plural)
+        words, place = align_loss(net, projected, labels)
+        guidance = 0.5 if step < 0.7 * steps else 0.1
+        loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + guidance * (ground + 0.3 * location)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = optimiser.step(scale_at(step, steps))
+        tally.add(text.tasks, (logits.argmax(-1) == text.answer_id).tolist(), losses.mean().item())
+        return lambda: (
+            f"language {step}/{steps} {tally.seconds:.0f}s {policy} {keep.shape[1]} ground {ground.item():.3f} "
+            f"location {location.item():.2f} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
+        )
+
+    def _measured_step(
+        self, optimiser: MixedPrecision[Language], pool: ScenePool, at: int, tally: Tally, repeat: int
+    ) -> None:
+        self._language_step(optimiser, pool, at, 1000, tally)
+
+    def _export(self, tower: dict[str, Tensor], optimiser: MixedPrecision[Language], step: int, total: int) -> None:
+        """Write a complete checkpoint directory from the master weights."""
+        net = optimiser.master
+        card = f"# Keepmap's embedded model\n\nTraining in progress: step {step} of {total}, seed {self.seed}.\n"
+        save_checkpoint(
+            self.output / "checkpoint",
+            self.size,
+            {name: value.cpu() for name, value in tower.items()},
+            {name: value.cpu() for name, value in net.projector.state_dict().items()},
+            {name: value.cpu() for name, value in net.language.state_dict().items()},
+            card,
+        )
+        self.say(f"exported step {step} of {total}")
+
+    def finish(self, questions_per_task: int) -> None:
+        """Put the training log and the measured model card into the checkpoint."""
+        checkpoint = self.output / "checkpoint"
+        log = checkpoint / "training.log"
+        shutil.copyfile(self.output / "train.log", log)
+        if questions_per_task:
+            write_card(checkpoint, evaluate(checkpoint, questions_per_task), log)
+            self.say(f"wrote the model card of {checkpoint}")
+
+    def measure(self, minutes: float) -> Schedule:
+        """Time a few steps of every kind on throw-away weights and fit a schedule into the minutes."""
+        optimiser = MixedPrecision(self._heads())
+
+        def timed(act: Callable[[int], object], repeats: int) -> float:
+            act(0)
+            began = time.perf_counter()
+            for index in range(1, repeats + 1):
+                act(index)
+            return (time.perf_counter() - began) / repeats
+
+        vision = timed(lambda index: self._vision_step(optimiser, index, 1000), 4)
+        pool = self._pool(self._heads(), 40)
+        encode = timed(lambda index: pool.take(np.array([index * 32])), 2) / 32
+        network = self._network(pool)
+        tally = Tally()
+        # One step of each phase: 48, 96 and all tokens.
+        parts = [timed(partial(self._measured_step, network, pool, at, tally), 3) for at in (10, 360, 700)]
+        mean = 0.18 * parts[0] + 0.24 * parts[1] + 0.58 * parts[2] + LANGUAGE_VIEWS / SCENE_REUSE * encode
+        seconds = 60 * minutes
+        align = 500
+        schedule = Schedule(
+            vision=max(1, round(VISION_SHARE * seconds / vision)),
+            align=align,
+            language=max(1, round((1 - VISION_SHARE) * seconds / mean)),
+        )
+        self.say(
+            f"measured {vision:.2f} s per vision step, {encode:.3f} s per encoded scene, language steps "
+            + ", ".join(f"{part:.2f}" for part in parts)
+            + f" s: {minutes:g} minutes make {asdict(schedule)}"
+        )
+        return schedule
+
+
+def _pixels(images: np.ndarray, device: torch.device) -> Tensor:
+    return pixel_values(images, device).bfloat16()
+
+
+def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "weight/"
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,126 @@
+"""Budgets as counts: shared out over views, and translated into what a cut inside the language model may keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compression.errors import InvalidBudget, InvalidParameter
+
+
+def split_evenly(budget: int, sizes: Sequence[int]) -> list[int]:
+    """Share a budget out over views, the same for each as far as their sizes allow.
+
+    What does not divide goes to evenly spaced views, the first included, so that a budget below the number of views
+    still reaches all parts of the image.
+
+    >>> split_evenly(9, [4, 4, 4, 4])
+    [3, 2, 2, 2]
+    >>> split_evenly(9, [1, 4, 4])
+    [1, 4, 4]
+
+    Args:
+        budget: Tokens to share out, at most the sum of the sizes.
+        sizes: Tokens of each view.
+
+    Raises:
+        InvalidBudget: there are fewer tokens than the budget.
+    """
+    _check_room(budget, sizes)
+    counts = [0] * len(sizes)
+    while left := budget - sum(counts):
+        room = [view for view, size in enumerate(sizes) if counts[view] < size]
+        each, rest = divmod(left, len(room))
+        spaced = {position * len(room) // rest for position in range(rest)}
+        for position, view in enumerate(room):
+            counts[view] = min(sizes[view], counts[view] + each + (position in spaced))
+    return counts
+
+
+def split_proportionally(budget: int, sizes: Sequence[int]) -> list[int]:
+    """Share a budget out over views by their sizes; what is left goes to the largest remainders, first views first.
+
+    >>> split_proportionally(6, [24, 12])
+    [4, 2]
+
+    Raises:
+        InvalidBudget: there are fewer tokens than the budget.
+    """
+    _check_room(budget, sizes)
+    total = sum(sizes)
+    counts = [budget * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda view: -(budget * sizes[view] % total))
+    for view in by_remainder[: budget - sum(counts)]:
+        counts[view] += 1
+    return counts
+
+
+def _check_room(budget: int, sizes: Sequence[int]) -> None:
+    if not 0 <= budget <= sum(sizes):
+        raise InvalidBudget(f"a budget to share out lies in 0..{sum(sizes)} visual tokens, got {budget}; lower it")
+
+
+def checked_layer(layer: int, layers: int) -> int:
+    """The layer itself when a cut can be made before it: 1..layers-1.
+
+    Raises:
+        InvalidParameter: it cannot.
+    """
+    if not 1 <= layer <= layers - 1:
+        raise InvalidParameter(
+            f"a cut is made before a layer in 1..{layers - 1} of a language model with {layers} layers, "
+            f"got layer {layer}; leave the layer out to have it chosen"
+        )
+    return layer
+
+
+def lowest_average(total: int, layer: int, layers: int) -> int:
+    """The smallest mean over the layers that a cut before `layer` can reach, in whole visual tokens.
+
+    One token is left after the cut: ceil((K*N + (L - K)) / L).
+
+    >>> lowest_average(576, 2, 32)
+    37
+    """
+    checked_layer(layer, layers)
+    return -(-(layer * total + (layers - layer)) // layers)
+
+
+def kept_after_cut(average: int, total: int, layer: int, layers: int) -> int:
+    """How many tokens a single cut inside the language model may keep so that the mean over the layers is as asked.
+
+    Solves T = (K*N + (L - K)*k) / L for k, rounded down: the realised mean never exceeds the request. An average of
+    `total` keeps everything.
+
+    >>> kept_after_cut(192, 576, 2, 32)
+    166
+
+    Args:
+        average: T, the mean number of visual tokens per layer that was asked for, 1..total.
+        total: N, visual tokens before the cut.
+        layer: K, the layer before which the cut is made; layers 0..K-1 process all tokens.
+        layers: L, language-model layers.
+
+    Raises:
+        InvalidBudget: the average is outside 1..total, or no cut at this layer reaches it; `lowest` says what does.
+        InvalidParameter: the layer is outside 1..layers-1.
+    """
+    lowest = lowest_average(total, layer, layers)
+    if not 1 <= average <= total:
+        raise InvalidBudget(
+            f"budget must be 1..{total} visual tokens, got {average}; write a count up to {total} or a ratio up to 1.0",
+            lowest=lowest,
+        )
+    kept = (layers * average - layer * total) // (layers - layer)
+    if kept < 1:
+        raise InvalidBudget(
+            f"a cut before layer {layer} of {layers} leaves a mean of at least {lowest} of {total} visual tokens, "
+            f"got a budget of {average}; write at least {lowest}, or cut at an earlier layer",
+            lowest=lowest,
+        )
+    return kept
+
+
+def mean_after_cut(kept: int, total: int, layer: int, layers: int) -> float:
+    """The mean over the layers when `kept` tokens are left after a cut before `layer`."""
+    checked_layer(layer, layers)
+    return (layer * total + (layers - layer) * kept) / layers

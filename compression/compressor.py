@@ -1,0 +1,386 @@
+"""What a strategy is: a declaration and one method; and how a plan of strategies is written and read."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from compression.errors import InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
+from compression.selection import Selection
+from compression.tokens import Signal, VisualTokens
+
+
+class Stage(StrEnum):
+    """Where a strategy acts."""
+
+    ENCODER = "encoder"  # once, between the vision encoder and the language model
+    DECODER = "decoder"  # inside the language model, before a layer
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a strategy: its name, kind, default, range and meaning.
+
+    Args:
+        name: As written in a strategy text.
+        default: Its type is the kind: bool, int, float or str. None with `kind` given means "chosen by the method".
+        meaning: One sentence for people, with the equation or table where it comes from.
+        minimum, maximum: Inclusive range of numbers.
+        choices: The allowed words of a str.
+        reconstructed: True where the paper leaves the value out and this project chose it.
+        kind: Type of the value where `default` is None.
+    """
+
+    name: str
+    default: bool | int | float | str | None
+    meaning: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    reconstructed: bool = False
+    kind: type | None = None
+
+    @property
+    def type(self) -> type:
+        """bool, int, float or str."""
+        return self.kind or type(self.default)
+
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.type is bool:
+            return "true or false"
+        if self.type is str:
+            return ", ".join(self.choices) if self.choices else "a word"
+        kind = "a whole number" if self.type is int else "a number"
+        if self.minimum is not None and self.maximum is not None:
+            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+        if self.minimum is not None:
+            return f"{kind} of at least {self.minimum:g}"
+        return kind
+
+    def parse(self, text: str) -> bool | int | float | str:
+        """The value that a text stands for.
+
+        Raises:
+            InvalidParameter: the text is not of the parameter's kind or range.
+        """
+        try:
+            value: Any = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
+        except (ValueError, KeyError) as error:
+            raise InvalidParameter(f"{self.name} takes {self.allowed()}, got {text!r}") from error
+        return self.check(value)
+
+    def check(self, value: Any) -> bool | int | float | str:
+        """The value itself when it is allowed.
+
+        Raises:
+            InvalidParameter: it is not.
+        """
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        good = type(value) is self.type
+        if good and isinstance(value, int | float) and not isinstance(value, bool):
+            good = (
+                math.isfinite(value)
+                and (self.minimum is None or value >= self.minimum)
+                and (self.maximum is None or value <= self.maximum)
+            )
+        if good and self.choices:
+            good = value in self.choices
+        if not good:
+            raise InvalidParameter(f"{self.name} takes {self.allowed()}, got {value!r}")
+        result: bool | int | float | str = value
+        return result
+
+    def format(self, value: bool | int | float | str) -> str:
+        """How the value is written in a strategy text."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float) and float(f"{value:g}") == value:
+            return f"{value:g}"
+        return str(value)
+
+
+@dataclass(frozen=True)
+class StrategyInfo:
+    """What a strategy declares about itself. Menus, checks, the methods page and the labels follow from it.
+
+    Args:
+        name: Registry key, equal to the module's name.
+        title: The method's name as its paper writes it.
+        paper: Authors or team, title, year, identifier; empty for baselines.
+        stage: Where it acts.
+        needs: Signals that the model must provide.
+        reduces: What it does to tokens.
+        acts_on: Whether outputs are made before or after the projector. For pure pruning both give the same.
+        adaptive: Whether the budget may be left out.
+        identity_at_full: Whether budget = tokens changes nothing.
+        position_free: Whether scores follow a permutation of the tokens.
+        own_order: Whether the method defines its own order of the outputs; else ascending anchors.
+        ignores_image: Whether the choice does not depend on the image.
+        score: What the score is, for the legend; empty where there is none.
+        parameters: In the order in which they are written.
+        labels: Travel with each run: reconstructions and the like.
+        deviations: How this implementation differs from the paper, one sentence each.
+        version: Raised whenever the same input may give another selection.
+    """
+
+    name: str
+    title: str
+    paper: str
+    stage: Stage
+    needs: frozenset[Signal]
+    reduces: Literal["nothing", "prunes", "merges", "prunes and merges"]
+    acts_on: Literal["encoder", "projected"] = "projected"
+    adaptive: bool = False
+    identity_at_full: bool = True
+    position_free: bool = False
+    own_order: bool = False
+    ignores_image: bool = False
+    score: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    labels: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    version: int = 1
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of that name.
+
+        Raises:
+            InvalidParameter: there is none.
+        """
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        known = ", ".join(parameter.name for parameter in self.parameters) or "none"
+        raise InvalidParameter(f"{self.name} has no parameter {name!r}; it has: {known}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a compressor may look at that is not a visual token.
+
+    Args:
+        question: The user's words.
+        seed: For methods that draw at random.
+        text: Float [words, dim], the question in the language model's embeddings, or None.
+        layer: Language-model layer before which the strategy acts, or None outside the language model.
+        layers: Number of language-model layers.
+        attention: Float [heads, query, tokens] rows of layer `layer - 1` over the visual tokens, or None.
+    """
+
+    question: str = ""
+    seed: int = 0
+    text: Tensor | None = None
+    layer: int | None = None
+    layers: int = 0
+    attention: Tensor | None = None
+
+    def generator(self) -> torch.Generator:
+        """A fresh generator of this seed; it lives on the CPU so that every device draws the same."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@runtime_checkable
+class Compressor(Protocol):
+    """A configured strategy: frozen, comparable, rebuilt from `parameters`."""
+
+    info: ClassVar[StrategyInfo]
+
+    @property
+    def parameters(self) -> Mapping[str, bool | int | float | str]:
+        """The values of all parameters by name."""
+
+    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
+        """Decide what is kept, merged and dropped.
+
+        Args:
+            tokens: The visual tokens as the strategy finds them.
+            budget: Number of outputs, 1..len(tokens); None only where the strategy is adaptive.
+            context: The question, the seed, the layer.
+
+        Raises:
+            InvalidBudget: the budget is outside 1..len(tokens), or missing.
+            MissingSignal: the tokens or the context lack a needed signal.
+        """
+
+
+class Strategy:
+    """Base of the strategies here: parameters as dataclass fields, validated when built, and the common checks."""
+
+    info: ClassVar[StrategyInfo]
+
+    def __post_init__(self) -> None:
+        for parameter in self.info.parameters:
+            value = getattr(self, parameter.name)
+            if value is not None or parameter.default is not None:
+                object.__setattr__(self, parameter.name, parameter.check(value))
+
+    @property
+    def parameters(self) -> Mapping[str, bool | int | float | str]:
+        """The values of all parameters that are set, by name."""
+        values = {parameter.name: getattr(self, parameter.name) for parameter in self.info.parameters}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def description(cls) -> str:
+        """The class docstring, which is the strategy's text on screen."""
+        return inspect.cleandoc(cls.__doc__ or "")
+
+    def checked_budget(self, tokens: VisualTokens, budget: int | None) -> int:
+        """The budget when it lies in 1..len(tokens).
+
+        Raises:
+            InvalidBudget: it does not, or it is missing.
+        """
+        if budget is None:
+            raise InvalidBudget(f"{self.info.name} needs a budget; write {self.info.name}@0.25 or {self.info.name}@64")
+        if not 1 <= budget <= len(tokens):
+            raise InvalidBudget(
+                f"budget must be 1..{len(tokens)} visual tokens, got {budget}; write a count up to {len(tokens)} or a retention ratio up to 1.0",
+                lowest=1,
+            )
+        return budget
+
+    def signal(self, tokens: VisualTokens, signal: Signal) -> Tensor:
+        """A signal of the tokens.
+
+        Raises:
+            MissingSignal: the tokens do not carry it.
+        """
+        if signal not in tokens.signals:
+            raise MissingSignal(f"{self.info.name} needs the signal {signal.value!r}, which these tokens do not carry; choose another model")
+        return tokens.signals[signal]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a user asked for: a retention ratio, a count of visual tokens, or nothing.
+
+    Exactly one of `ratio` and `count` is set, or neither for an adaptive budget.
+    """
+
+    ratio: float | None = None
+    count: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read "0.25" or "1.0" as a ratio and "64" as a count.
+
+        Raises:
+            InvalidBudget: the text is neither, or out of range.
+        """
+        if re.fullmatch(r"[0-9]{1,18}", text):
+            if int(text) < 1:
+                raise InvalidBudget(f"a budget is at least 1 visual token, got {text}; write a count such as 64 or a ratio such as 0.25")
+            return cls(count=int(text))
+        if re.fullmatch(r"[0-9]*\.[0-9]+|[0-9]+\.[0-9]*", text) and 0 < float(text) <= 1:
+            return cls(ratio=float(text))
+        raise InvalidBudget(
+            f"a budget is a retention ratio above 0 and up to 1.0 with a decimal point, or a whole number of visual tokens, got {text!r}; "
+            "write 0.25 or 64"
+        )
+
+    def __str__(self) -> str:
+        if self.count is not None:
+            return str(self.count)
+        if self.ratio is None:
+            return ""
+        return format(Decimal(repr(self.ratio)), "f")  # all digits and no exponent, so that it reads back as the same ratio
+
+    def tokens(self, total: int) -> int | None:
+        """The number of visual tokens asked for on an image of `total`, or None for an adaptive budget.
+
+        Raises:
+            InvalidBudget: a count above the total.
+        """
+        if self.count is not None:
+            if self.count > total:
+                raise InvalidBudget(f"budget {self.count} is above the {total} visual tokens of this image; write at most {total}")
+            return self.count
+        return None if self.ratio is None else max(1, round(self.ratio * total))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compressor of a plan, and the budget it was asked for."""
+
+    compressor: Compressor
+    budget: Budget
+
+    @property
+    def stage(self) -> Stage:
+        """Where the step acts."""
+        return self.compressor.info.stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy as a user writes it: one step usually."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise InvalidStrategyText("a plan has at least one step, got none; write a strategy such as identity@1.0")
+
+    @property
+    def info(self) -> StrategyInfo:
+        """The declaration of the first step."""
+        return self.steps[0].compressor.info
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Signals that any step needs."""
+        return frozenset().union(*(step.compressor.info.needs for step in self.steps))
+
+    def __str__(self) -> str:
+        return "+".join(format_strategy(step.compressor, step.budget) for step in self.steps)
+
+
+def split_strategy(text: str) -> tuple[str, dict[str, str], Budget]:
+    """Read `name[:param=value[,param=value…]][@budget]` into its three parts, without knowing any strategy.
+
+    >>> split_strategy("fastv:layer=2@64")
+    ('fastv', {'layer': '2'}, Budget(ratio=None, count=64))
+
+    Raises:
+        InvalidStrategyText: the text has another form.
+        InvalidBudget: the budget is neither a ratio nor a count.
+    """
+    shape = re.fullmatch(r"\s*([A-Za-z0-9_]+)(?::([^@]*))?(?:@([^@]*))?\s*", text)
+    if not shape:
+        raise InvalidStrategyText(f"a strategy is written name:param=value,param=value@budget, got {text!r}; write for example fastv:layer=2@0.25")
+    name, pairs, budget = shape.groups()
+    values: dict[str, str] = {}
+    for pair in (pairs or "").split(",") if pairs is not None else []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip() or not value.strip() or key.strip() in values:
+            raise InvalidStrategyText(f"parameters are written param=value, each once, got {pair!r} in {text!r}")
+        values[key.strip()] = value.strip()
+    return name.lower(), values, Budget() if budget is None else Budget.parse(budget.strip())
+
+
+def format_strategy(compressor: Compressor, budget: Budget) -> str:
+    """The canonical text of a strategy: parameters in declared order, those at their default left out."""
+    info = compressor.info
+    pairs = [
+        f"{parameter.name}={parameter.format(value)}"
+        for parameter in info.parameters
+        if (value := compressor.parameters.get(parameter.name)) is not None and value != parameter.default
+    ]
+    text = info.name + (":" + ",".join(pairs) if pairs else "")
+    return f"{text}@{budget}" if str(budget) else text
+
+
+Cancel = Callable[[], bool]
+"""Asked between strategies, layers and decoding steps; True stops the work."""

@@ -1,0 +1,153 @@
+"""Similarity of tokens and what is chosen by it: cosine, stable top-k, best match, farthest point, grid neighbours.
+
+Everything is computed in float32 at least and answers ties by the lower index, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compression.grid import TokenGrid
+from compression.tokens import unit_rows
+
+ROWS_AT_ONCE = 4096  # rows of a similarity matrix held at a time: 1 GiB of float32 against 65,536 columns
+
+Offset = tuple[int, int]
+"""(row, column) step to a neighbour."""
+
+
+def as_numpy(indices: Tensor) -> NDArray[np.int64]:
+    """Indices as int64 NumPy on the CPU."""
+    return indices.detach().cpu().numpy().astype(np.int64)
+
+
+def scores_numpy(scores: Tensor) -> NDArray[np.float32]:
+    """Scores as float32 NumPy on the CPU."""
+    return scores.detach().float().cpu().numpy()
+
+
+def stable_topk(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` largest scores, best first; equal scores keep the lower index first.
+
+    `torch.topk` promises no order for equal values, so this is a stable sort.
+
+    >>> stable_topk(torch.tensor([1.0, 3.0, 3.0, 2.0]), 3).tolist()
+    [1, 2, 3]
+    """
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    return torch.sort(wide, descending=True, stable=True).indices[:count]
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Cosine of every row of [a, dim] with every row of [b, dim], float32 [a, b]; 0 where a row is zero."""
+    return unit_rows(left) @ unit_rows(right).T
+
+
+def best_match(rows: Tensor, targets: Tensor) -> Tensor:
+    """The target of highest cosine for each row, int64 [rows]; on ties the first target.
+
+    Args:
+        rows: Float [rows, dim].
+        targets: Float [targets, dim], at least one.
+    """
+    unit, unit_targets = unit_rows(rows), unit_rows(targets)
+    found = [(part @ unit_targets.T).argmax(dim=1) for part in torch.split(unit, ROWS_AT_ONCE)]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=rows.device)
+
+
+def nearest_distance(features: Tensor) -> Tensor:
+    """Distance 1 - cos of each token to the nearest other one, float32 [tokens]; 0 for a token alone.
+
+    Costs N*N*D multiply-adds; only `ROWS_AT_ONCE` rows of the N x N matrix exist at a time.
+    """
+    unit = unit_rows(features)
+    if len(unit) == 1:
+        return torch.zeros(1, device=unit.device)
+    nearest = []
+    for start in range(0, len(unit), ROWS_AT_ONCE):
+        similar = unit[start : start + ROWS_AT_ONCE] @ unit.T
+        rows = torch.arange(len(similar), device=unit.device)
+        similar[rows, rows + start] = -torch.inf
+        nearest.append(1 - similar.amax(dim=1))
+    return torch.cat(nearest)
+
+
+def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Tensor]:
+    """Choose tokens one by one, each the farthest from those already chosen, in the distance 1 - cos.
+
+    A chosen token is masked, so duplicates are never chosen twice. Costs count*N*D multiply-adds and no N x N matrix.
+
+    Args:
+        features: Float [tokens, dim].
+        count: How many to choose, 1..tokens.
+        first: The token to start from.
+
+    Returns:
+        The chosen tokens in order, int64 [count]; and float32 [tokens] the distance to the nearest chosen token, frozen
+        at the moment of choice for the chosen ones (infinite for the first).
+    """
+    unit = unit_rows(features)
+    distance = torch.full((len(unit),), torch.inf, device=unit.device)
+    open_ = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
+    chosen = torch.empty(count, dtype=torch.int64, device=unit.device)
+    pick = torch.tensor(first, device=unit.device)
+    for step in range(count):
+        chosen[step] = pick
+        open_[pick] = False
+        nearer = torch.minimum(distance, 1 - unit @ unit[pick])
+        distance = torch.where(open_, nearer, distance)
+        pick = torch.where(open_, distance, -torch.inf).argmax()
+    return chosen, distance
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Values scaled to 0..1 in float32; zeros where all are equal."""
+    wide = values.float()
+    low, high = wide.min(), wide.max()
+    return (wide - low) / (high - low) if high > low else torch.zeros_like(wide)
+
+
+def neighbours(grid: TokenGrid, offsets: Sequence[Offset], *, clamp: bool = False) -> NDArray[np.int64]:
+    """The tokens at the given steps from each token, inside its own view, int64 [tokens, offsets].
+
+    Args:
+        grid: Where the tokens lie.
+        offsets: (row, column) steps.
+        clamp: Whether a step over the border lands on the border (the published rule of some methods); else it gives
+            -1.
+    """
+    views = grid.view_indices()
+    row, col = grid.rows_cols()
+    rows = np.array([view.rows for view in grid.views])[views]
+    cols = np.array([view.cols for view in grid.views])[views]
+    start = np.array(grid.starts)[views]
+    found = np.empty((len(grid), len(offsets)), dtype=np.int64)
+    for slot, (down, right) in enumerate(offsets):
+        y, x = row + down, col + right
+        y_in, x_in = np.clip(y, 0, rows - 1), np.clip(x, 0, cols - 1)
+        place = start + y_in * cols + x_in
+        found[:, slot] = place if clamp else np.where((y == y_in) & (x == x_in), place, -1)
+    return found
+
+
+def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
+    """Cosine of each token with its neighbours, float32 [tokens, offsets]; minus infinity where there is none.
+
+    Args:
+        features: Float [tokens, dim].
+        table: int64 [tokens, offsets] of `neighbours`.
+    """
+    unit = unit_rows(features)
+    places = torch.from_numpy(table).to(unit.device)
+    columns = []
+    for place in places.T:
+        # Split over rows: gathering all tokens at once would copy the features once more for every offset.
+        parts = zip(torch.split(unit, ROWS_AT_ONCE), torch.split(place, ROWS_AT_ONCE), strict=True)
+        similar = torch.cat([(part * unit[index.clamp_min(0)]).sum(dim=1) for part, index in parts])
+        columns.append(torch.where(place >= 0, similar, -torch.inf))
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,88 @@
+"""Evenly spaced visual tokens: what remains of an image when nothing is known about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compression.budget import split_proportionally
+from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.errors import InvalidGrid
+from compression.selection import Selection
+from compression.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class UniformGrid(Strategy):
+    """Keep an evenly spaced lattice of visual tokens, in the proportions of each view.
+
+    Score: none. With rule=lattice a view of H x W tokens gets r = sqrt(K*H/W) rows, rounded, at (i + 1/2)*H/r; the K
+    tokens are shared out evenly over the rows and lie in each at (j + 1/2)*W/k. Several views share the budget by
+    their sizes. With rule=stride token floor(j*N/K) is kept for j = 0..K-1, over all views in one line.
+    Differs from the paper: there is none; toolkits use the stride, which on a grid of tokens makes slanted or striped
+    patterns.
+    Source: baseline.
+    """
+
+    rule: str = "lattice"
+
+    info: ClassVar[StrategyInfo] = StrategyInfo(
+        name="uniform_grid",
+        title="Uniform grid",
+        paper="",
+        stage=Stage.ENCODER,
+        needs=frozenset(),
+        reduces="prunes",
+        ignores_image=True,
+        parameters=(
+            Parameter(
+                "rule",
+                "lattice",
+                "Two-dimensional lattice per view, or one-dimensional stride over all tokens.",
+                choices=("lattice", "stride"),
+            ),
+        ),
+    )
+
+    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
+        """Keep exactly `budget` evenly spaced tokens, ascending.
+
+        Raises:
+            InvalidGrid: the lattice was asked for after an earlier stage dropped tokens.
+        """
+        count = self.checked_budget(tokens, budget)
+        if self.rule == "stride":
+            return Selection.prune(len(tokens), np.arange(count) * len(tokens) // count)
+        if len(tokens) != len(tokens.grid):
+            raise InvalidGrid(
+                f"uniform_grid lays its lattice over all {len(tokens.grid)} visual tokens, "
+                f"got {len(tokens)} survivors; write uniform_grid:rule=stride"
+            )
+        shares = split_proportionally(count, [len(view) for view in tokens.grid.views])
+        views = zip(tokens.grid.views, tokens.grid.starts, shares, strict=False)
+        kept = [start + lattice(view.rows, view.cols, share) for view, start, share in views if share]
+        return Selection.prune(len(tokens), np.concatenate(kept))
+
+
+def lattice(rows: int, cols: int, count: int) -> NDArray[np.int64]:
+    """Exactly `count` evenly spaced cells of a grid in its proportions, ascending flat indices.
+
+    >>> lattice(4, 6, 6).tolist()
+    [7, 9, 11, 19, 21, 23]
+
+    Args:
+        rows, cols: Size of the grid.
+        count: 1..rows*cols.
+    """
+    fitting = math.floor(math.sqrt(count * rows / cols) + 0.5)
+    used = min(max(fitting, -(-count // cols)), min(rows, count))
+    cells = []
+    for line in range(used):
+        across = (line + 1) * count // used - line * count // used
+        row = (2 * line + 1) * rows // (2 * used)
+        cells.append(row * cols + (2 * np.arange(across) + 1) * cols // (2 * across))
+    return np.concatenate(cells)

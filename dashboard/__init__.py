@@ -1,0 +1,1 @@
+"""The page: what visitors see, and the server that answers it."""

@@ -1,0 +1,231 @@
+// The legend: every layer in words, with the same textures and end values as on the maps.
+
+import { brief, percent, signed } from "./facts.js";
+import { hatchLines } from "./painters.js";
+
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+/** Text in which *stars* mark what is printed bold. */
+function rich(text) {
+  const span = document.createElement("span");
+  text.split("*").forEach((part, i) => span.append(i % 2 ? element("b", "", part) : part));
+  return span;
+}
+
+const item = (swatch, text) => element("span", "it", ...(swatch ? [swatch] : []), rich(text));
+
+function ramp(kind, low, high, after) {
+  return element("span", "it num scale-row", rich(low), element("span", `ramp ${kind}`), rich(high), ...(after ? [rich(after)] : []));
+}
+
+/** Buttons of which one is pressed. */
+function pick(name, options, chosen, choose, className = "") {
+  const row = element("span", `pick ${className}`, element("span", "", name));
+  row.setAttribute("role", "group");
+  row.setAttribute("aria-label", name);
+  for (const [value, text, label] of options) {
+    const button = element("button", "mini", text);
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(value === chosen));
+    if (label) button.setAttribute("aria-label", label);
+    button.dataset.value = value;
+    button.addEventListener("click", () => choose(value));
+    row.append(button);
+  }
+  return row;
+}
+
+/** Steps through layers: buttons for a few, a menu between two arrows for many. */
+function stepper(name, count, chosen, choose) {
+  if (count <= 8)
+    return pick(name, Array.from({ length: count }, (_, i) => [i, String(i + 1), `${name} ${i + 1}`]), chosen, choose, "push depth");
+  const row = element("span", "pick push depth", element("span", "", name));
+  const button = (text, label, value) => {
+    const made = element("button", "mini", text);
+    made.type = "button";
+    made.disabled = value < 0 || value >= count;
+    made.setAttribute("aria-label", label);
+    made.dataset.step = label;
+    made.addEventListener("click", () => choose(value));
+    return made;
+  };
+  const menu = element("select", "mini");
+  menu.setAttribute("aria-label", name);
+  for (let i = 0; i < count; i++) menu.add(new Option(`${i + 1} of ${count}`, i, false, i === chosen));
+  menu.addEventListener("change", () => choose(Number(menu.value)));
+  row.append(button("\u2039", "previous layer", chosen - 1), menu, button("\u203a", "next layer", chosen + 1));
+  return row;
+}
+
+function swatch(kind, palette, picture) {
+  const size = 22;
+  const canvas = element("canvas");
+  canvas.width = canvas.height = size * 2;
+  canvas.style.width = canvas.style.height = `${size}px`;
+  canvas.setAttribute("aria-hidden", "true");
+  const context = canvas.getContext("2d");
+  context.scale(2, 2);
+  const draw = () => {
+    if (picture && picture.complete && picture.naturalWidth) {
+      const side = Math.min(picture.naturalWidth, picture.naturalHeight) / 6;
+      context.drawImage(picture, picture.naturalWidth * 0.3, picture.naturalHeight * 0.6, side, side, 0, 0, size, size);
+    } else {
+      context.fillStyle = "#6f8f6a";
+      context.fillRect(0, 0, size, size);
+    }
+    if (kind !== "kept") {
+      context.fillStyle = kind === "merged" ? palette.merged : palette.veil;
+      context.fillRect(0, 0, size, size);
+    }
+    if (kind === "merged") hatchLines(context, { width: size, height: size, x: 0, y: 0 }, palette.hatch);
+    context.strokeStyle = palette.line;
+    context.lineWidth = kind === "merged" ? 2.4 : 1.2;
+    context.strokeRect(0.6, 0.6, size - 1.2, size - 1.2);
+    if (kind !== "merged") return;
+    for (const [radius, colour] of [
+      [3.8, palette.casing],
+      [2.4, palette.ink],
+    ]) {
+      context.beginPath();
+      context.arc(size / 2, size / 2, radius, 0, 7);
+      context.fillStyle = colour;
+      context.fill();
+    }
+  };
+  if (picture && !picture.complete) picture.addEventListener("load", draw, { once: true });
+  draw();
+  return canvas;
+}
+
+const SEMANTIC = '<svg width="26" height="14" aria-hidden="true"><rect x="2" y="2" width="10" height="10" fill="none" stroke="var(--km-semantic)" stroke-width="2.2"/></svg>';
+const GEOMETRIC = '<svg width="26" height="14" aria-hidden="true"><path d="M3 10 10 4 23 8" fill="none" stroke="var(--km-geometric)" stroke-width="2.5"/><circle cx="3" cy="10" r="2.6" fill="var(--km-geometric)"/><circle cx="23" cy="8" r="2.6" fill="var(--km-geometric)"/></svg>';
+
+function drawing(svg) {
+  const span = element("span");
+  span.innerHTML = svg;
+  return span;
+}
+
+const number = (value) => value.toLocaleString("en");
+
+function aboutImage({ image, panes }) {
+  const pane = panes.find((one) => one.facts);
+  const size = `${number(image.width)} \u00d7 ${number(image.height)} px`;
+  if (!pane) return [item(null, `The image, ${size}`)];
+  const { views, rows, cols, cell } = pane.facts;
+  const metres = image.metres_per_pixel ? `, ${brief(image.metres_per_pixel * cell[0])} m` : "";
+  const cut = views > 1 ? `${number(views)} views of ` : "";
+  const token = `${brief(cell[0])} \u00d7 ${brief(cell[1])} px${metres}`;
+  return [item(null, `The image, ${size}. The model reads it as *${cut}${rows} \u00d7 ${cols} visual tokens*, each of ${token}`)];
+}
+
+function aboutRetention({ palette, picture }) {
+  return [
+    item(swatch("kept", palette, picture), "*Kept*, clear"),
+    item(swatch("merged", palette, picture), "*Merged*, one outline with its target (dot)"),
+    item(swatch("dropped", palette, picture), "*Dropped*, veiled"),
+  ];
+}
+
+function aboutClusters({ panes }) {
+  const merging = panes.filter((pane) => pane.facts && pane.facts.merged);
+  if (!merging.length) return [item(null, "No strategy of this comparison merges tokens")];
+  return [item(null, "Tokens of one colour became *one* token, the dot; lines lead from each token to it. The rest is kept or dropped alone.")];
+}
+
+function aboutScores({ panes, sharedScore }) {
+  const scored = panes.filter((pane) => pane.facts && pane.facts.score);
+  if (!scored.length) return [item(null, "No strategy of this comparison ranks tokens by a score")];
+  const all = scored.map((pane) => pane.letter).join(", ");
+  if (sharedScore)
+    return [
+      item(null, `By which ${all} ${scored.length > 1 ? "rank" : "ranks"} tokens: *${scored[0].facts.score.what || "score"}*`),
+      ramp("seq", brief(sharedScore[0]), `${brief(sharedScore[1])}, square-root scale${scored.length > 1 ? ", shared" : ""}`),
+    ];
+  return [
+    item(null, "Each strategy ranks by *its own score*: compare places, not values"),
+    ramp("seq", "lowest", "highest, square-root scale; the ends stand on each map"),
+  ];
+}
+
+function sourcePick({ state, sources, set }) {
+  if (sources.length < 2) return null;
+  return pick("From the", [["answer", "answer"], ["question", "question"]], state.depth.of, (of) => set({ of }));
+}
+
+function aboutAttention(context) {
+  const { state, attentionScale, layers, set, sources } = context;
+  if (!layers) return [item(null, "Attention was not recorded in this comparison")];
+  const from = state.depth.of === "question" ? "From the question\u2019s words, on average, to each token" : "From the answer to each token";
+  return [
+    sourcePick(context) || item(null, from),
+    ramp("seq", "0", `${percent(attentionScale[1], attentionScale[1] < 0.1 ? 1 : 0)}, square-root scale, shared`, sources.length < 2 ? "" : "to each token"),
+    stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })),
+  ];
+}
+
+function aboutStreams({ panes }) {
+  const pane = panes.find((one) => one.facts && one.facts.streams);
+  if (!pane) return [item(null, "No strategy of this comparison has streams")];
+  const { semantic, geometric, anchors } = pane.facts.streams;
+  const numbers = anchors ? `; numbers mark ${number(anchors)} anchors` : "";
+  return [
+    item(drawing(SEMANTIC), `*Semantic*, ${number(semantic)} cluster${semantic === 1 ? "" : "s"}, outlined`),
+    item(drawing(GEOMETRIC), `*Geometric*, ${number(geometric)} token${geometric === 1 ? "" : "s"}, traced in path order${numbers}`),
+  ];
+}
+
+function aboutDifference(context) {
+  const { state, panes, differenceScale, layers, set } = context;
+  const parts = [];
+  const first = panes[0];
+  const name = `*A ${first.title}*`;
+  const compared = state.depth.compared;
+  if (layers)
+    parts.push(pick("Of", [["attention", "attention"], ["retention", "retention"]], compared, (value) => set({ compared: value })));
+  if (compared === "retention") {
+    parts.push(ramp("div", `${signed(-1, "1")}`, `+1 against ${name}`, "kept is 1, merged \u00bd, dropped 0"));
+  } else {
+    const top = differenceScale[1] * 100;
+    const end = top < 10 ? top.toFixed(1) : top.toFixed(0);
+    parts.push(ramp("div", signed(-1, end), `+${end} percentage points against ${name}`));
+  }
+  const overlaps = panes.filter((pane, i) => i && pane.facts && pane.facts.overlap !== null);
+  if (overlaps.length)
+    parts.push(
+      item(null, `Kept sets overlap (Jaccard): ${overlaps.map((pane) => `A\u2013${pane.letter} ${pane.facts.overlap.toFixed(2)}`).join(", ")}`),
+    );
+  if (compared === "attention" && layers) parts.push(stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })));
+  return parts;
+}
+
+const ABOUT = {
+  Image: aboutImage,
+  Retention: aboutRetention,
+  Clusters: aboutClusters,
+  Scores: aboutScores,
+  Attention: aboutAttention,
+  Streams: aboutStreams,
+  Difference: aboutDifference,
+};
+
+/** Writes the legend of the current layer into an element, keeping the focus where it was. */
+export function writeLegend(target, context) {
+  const held = target.contains(document.activeElement) ? document.activeElement : null;
+  const mark = held && (held.dataset.value || held.dataset.step || held.tagName);
+  const parts = ABOUT[context.state.layer](context);
+  const { levels, state, set } = context;
+  if (levels.length > 1 && state.layer !== "Image")
+    parts.push(pick("Views", levels.map((name, i) => [i, name]), context.level, (level) => set({ level }), "views"));
+  target.replaceChildren(...parts);
+  if (!mark) return;
+  const again = [...target.querySelectorAll("button, select")].find(
+    (one) => (one.dataset.value || one.dataset.step || one.tagName) === mark && !one.disabled,
+  );
+  if (again) again.focus();
+}

@@ -1,0 +1,121 @@
+"""What the command line does beyond printing: runs into the store, scenes into files, declarations as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.annotations import FILE_NAME, Annotation, write_annotations
+from analysis.imagery import write_geotiff
+from analysis.pipeline import SYNTHETIC_TAG, Inquiry, Outcome, compare
+from analysis.run import new_id, utc_now
+from compression.backends.base import VLM
+from compression.backends.embedded.questions import ask
+from compression.backends.embedded.scenes import make_scene
+from compression.compressor import Plan, Strategy
+from dashboard.settings import Settings
+from storage import Comparison, Pane, open_store
+
+
+def run_and_store(
+    inquiry: Inquiry, plans: Sequence[Plan], vlm: VLM, settings: Settings, *, seed: int, record: Sequence[str]
+) -> tuple[list[Outcome], str]:
+    """Run each strategy once and store it as soon as it is there; returns the outcomes and the comparison's id.
+
+    Raises:
+        StorageError: the store cannot be written; the runs that it already holds stay.
+    """
+    identity = new_id()
+    outcomes: list[Outcome] = []
+    with open_store(settings.db, assets=settings.assets_path) as store:
+        store.put_image(inquiry.path)
+        prompt = vlm.prompt(inquiry.question, inquiry.choices)
+        store.add_comparison(
+            Comparison(
+                id=identity,
+                created_utc=utc_now(),
+                image=inquiry.image,
+                question=inquiry.question,
+                choices=prompt.choices,
+                expected=inquiry.expected,
+                evidence=inquiry.evidence,
+                family=inquiry.family or prompt.family,
+                task=inquiry.task or prompt.task,
+                model=vlm.card.name,
+                panes=tuple(Pane(strategy=str(plan)) for plan in plans),
+            )
+        )
+        for position, outcome in enumerate(
+            compare(inquiry, plans, vlm, seed=seed, record=record, repeats=settings.repeats, comparison=identity)
+        ):
+            outcomes.append(outcome)
+            if outcome.run:
+                store.add(outcome.run)
+                store.set_pane(identity, position, Pane(strategy=outcome.strategy, run=outcome.run.id, state="done"))
+                continue
+            request = {"strategy": outcome.strategy, "question": inquiry.question, "image": inquiry.image.digest, "model": vlm.card.name}
+            failure = store.fail(request, outcome.stage, outcome.reason)
+            store.set_pane(identity, position, Pane(strategy=outcome.strategy, failure=failure, reason=outcome.reason, state="failed"))
+    return outcomes, identity
+
+
+def write_scenes(folder: Path, count: int, seed: int, size: int, questions: int) -> int:
+    """Write `count` scenes from `seed` on as GeoTIFFs and their questions; returns the number of questions.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ImageNotWritten: a file could not be completed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    annotations: list[Annotation] = []
+    for number in range(seed, seed + count):
+        scene = make_scene(number, size)
+        name = f"scene-{size}-{number:05d}.tif"
+        write_geotiff(
+            folder / name, scene.image, scene.crs, scene.transform, overviews=size > 1024, tags={SYNTHETIC_TAG: f"seed {number}"}
+        )
+        for question in ask(scene, np.random.default_rng(number), questions):
+            annotations.append(
+                Annotation(
+                    image=name,
+                    question=question.text,
+                    choices=question.choices,
+                    answer=question.answer,
+                    family=question.family,
+                    task=question.task,
+                    evidence=question.evidence,
+                )
+            )
+    write_annotations(folder / FILE_NAME, annotations)
+    return len(annotations)
+
+
+def strategy_json(strategy: type[Strategy]) -> dict[str, Any]:
+    """What a strategy declares, as plain values."""
+    info = strategy.info
+    return {
+        "name": info.name,
+        "title": info.title,
+        "paper": info.paper,
+        "stage": info.stage.value,
+        "needs": sorted(signal.value for signal in info.needs),
+        "reduces": info.reduces,
+        "adaptive": info.adaptive,
+        "version": info.version,
+        "labels": list(info.labels),
+        "deviations": list(info.deviations),
+        "parameters": [
+            {
+                "name": parameter.name,
+                "default": parameter.default,
+                "allowed": parameter.allowed(),
+                "meaning": parameter.meaning,
+                "reconstructed": parameter.reconstructed,
+            }
+            for parameter in info.parameters
+        ],
+        "description": strategy.description(),
+    }

@@ -1,0 +1,316 @@
+"""The `keepmap` command. Heavy libraries are imported inside the verbs, so that help and mistakes answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+EXIT_MISTAKE = 2
+TO_RECORD = ("attention", "router", "scores")
+
+
+class Mistake(Exception):
+    """Something that the user can mend: one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_MISTAKE, f"keepmap: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs that work in this version, each with an example."""
+    parser = _Parser(
+        prog="keepmap",
+        description="See what a compressed vision-language model keeps.",
+        epilog="Without a verb, the dashboard opens. Example: keepmap --port 8000",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"Example: {example}"
+        )
+
+    serve = verb("serve", "open the dashboard", "keepmap serve --port 8000 --db sqlite:///paper.db")
+    for options in (parser, serve):
+        _add_server_options(options)
+
+    run = verb("run", "run strategies on one image and question, and store the runs",
+               'keepmap run scene.tif "How many ships are there?" -s identity -s dualcomp@0.25 -s fastv@96')  # fmt: skip
+    run.add_argument("image", metavar="IMAGE", type=Path, help="PNG, JPEG, WebP, TIFF, GeoTIFF or COG")
+    run.add_argument("question", metavar="QUESTION", help="what to ask")
+    run.add_argument("-s", "--strategy", action="append", required=True, metavar="STRATEGY", help="name[:param=value,...][@budget]; repeat it")
+    run.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an answer to choose among; repeat it")
+    run.add_argument("--expected", metavar="TEXT", help="the right answer, where it is known")
+    run.add_argument("--evidence", action="append", default=[], metavar="L,T,R,B", help="a box in pixels that the answer depends on; repeat it")
+    run.add_argument("--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
+    run.add_argument("--seed", type=int, default=0, help="for strategies that draw at random (default: 0)")
+    run.add_argument("--record", default=",".join(TO_RECORD), metavar="WHAT", help="what to record, comma-separated (default: %(default)s)")
+    run.add_argument("--repeats", type=int, metavar="N", help="measurements of each time, after one warm-up (default: 3)")
+    run.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
+    run.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+    scenes = verb("scenes", "write sample scenes: georeferenced GeoTIFFs and questions.jsonl", "keepmap scenes samples --count 8 --seed 0")
+    scenes.add_argument("folder", metavar="DIR", type=Path, help="where to write; made if it is not there")
+    scenes.add_argument("--count", type=int, default=8, help="number of scenes (default: 8)")
+    scenes.add_argument("--seed", type=int, default=0, help="seed of the first scene (default: 0)")
+    scenes.add_argument("--size", type=int, default=256, help="edge in pixels, a multiple of 256 up to 8192 (default: 256)")
+    scenes.add_argument("--questions", type=int, default=12, metavar="N", help="questions per scene (default: 12)")
+
+    for name, summary in (("strategies", "list the strategies"), ("models", "list the models that are offered by name")):
+        verb(name, summary, f"keepmap {name} --json").add_argument("--json", action="store_true", help="print JSON")
+
+    train = verb("train-embedded", "train the embedded model anew", "keepmap train-embedded --minutes 60 --output training")
+    train.add_argument("--output", type=Path, default=Path("embedded-training"), metavar="DIR", help="run folder (default: %(default)s)")
+    train.add_argument("--minutes", type=float, metavar="N", help="time to aim for, turned into steps by a measurement at the start")
+    train.add_argument("--seed", type=int, default=0, help="of weights, scenes and questions (default: 0)")
+    train.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+
+    doctor = verb("doctor", "say what works here and what does not", "keepmap doctor")
+    doctor.add_argument("--db", metavar="URL", help="the store to look at (default: sqlite:///keepmap.db)")
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port (default: 7860)")
+    parser.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
+    parser.add_argument("--assets", metavar="DIR", help="folder of the stored images (default: beside the store)")
+    parser.add_argument("--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
+    parser.add_argument("--public", action="store_const", const=True, help="many visitors: each sees the own runs and the samples only")
+    parser.add_argument("--repeats", type=int, help="measurements of each time (default: 3)")
+    parser.add_argument("--queue", type=int, help="comparisons that may wait (default: 16)")
+    parser.add_argument("--jobs-per-visitor", type=int, help="comparisons that one visitor may have waiting (default: 2)")
+    parser.add_argument("--upload-mb", type=int, help="largest upload in megabytes (default: 512)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0, or 2 for a mistake with one line on stderr."""
+    options = build_parser().parse_args(arguments)
+    if options.version:
+        from analysis.environment import keepmap_version
+
+        print(f"keepmap {keepmap_version()}")
+        return 0
+    verbs: dict[str | None, Callable[[argparse.Namespace], int]] = {
+        None: _serve,
+        "serve": _serve,
+        "run": _run,
+        "scenes": _scenes,
+        "strategies": _strategies,
+        "models": _models,
+        "train-embedded": _train,
+        "doctor": _doctor,
+    }
+    try:
+        return verbs[options.verb](options)
+    except KeyboardInterrupt:
+        print("keepmap: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"keepmap: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error was raised by one of our packages, which say what was wrong and what to do."""
+    from analysis.errors import AnalysisError
+    from compression.errors import CompressionError
+    from dashboard.errors import DashboardError
+    from storage.errors import StorageError
+
+    return isinstance(error, Mistake | AnalysisError | CompressionError | DashboardError | StorageError)
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from dashboard.settings import Settings
+
+    names = ("host", "port", "db", "assets", "model", "device", "public", "repeats", "queue", "jobs_per_visitor", "upload_mb")
+    return Settings.from_env(**{name: getattr(options, name) for name in names if getattr(options, name, None) is not None})
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from dashboard.app import serve
+
+    serve(_settings(options))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from analysis.annotations import find_annotation
+    from analysis.pipeline import Inquiry, open_image
+    from compression.strategies import CATALOGUE
+
+    settings = _settings(options)
+    plans = [CATALOGUE.plan(text) for text in options.strategy]
+    record = _recorded(options.record)
+    image = open_image(options.image)
+    known = find_annotation(options.image, options.question)
+    inquiry = Inquiry(
+        path=options.image,
+        image=image,
+        question=options.question,
+        choices=tuple(options.choice) or (known.choices if known else ()),
+        expected=options.expected or (known.answer if known else None),
+        evidence=_boxes(options.evidence) or (known.evidence if known else ()),
+        family=known.family if known else "",
+        task=known.task if known else "",
+    )
+    from compression.backends import load_model
+
+    vlm = load_model(settings.model, device=settings.device)
+    vlm.prompt(inquiry.question, inquiry.choices)
+    for plan in plans:
+        vlm.check(plan, vlm.count_tokens((image.height, image.width)))
+    from dashboard.batch import run_and_store
+
+    outcomes, comparison = run_and_store(inquiry, plans, vlm, settings, seed=options.seed, record=record)
+    runs = [outcome.run for outcome in outcomes if outcome.run]
+    from dashboard.report import image_json, plain_table, run_json, run_row
+
+    if options.json:
+        model = {"name": vlm.card.name, "family": vlm.card.family, "revision": vlm.card.revision, "parameters": vlm.card.parameters}
+        choices = list(runs[0].request.choices) if runs else list(inquiry.choices)
+        print(json.dumps({"image": image_json(image), "question": inquiry.question, "choices": choices, "model": model,
+                          "comparison": comparison, "runs": [run_json(run) for run in runs]}, indent=2))  # fmt: skip
+    elif runs:
+        print(plain_table([run_row(run) for run in runs]))
+        for notice in dict.fromkeys(notice for run in runs for notice in run.notices):
+            print(f"Note: {notice}")
+        print(f"Stored in {settings.store_name}. Open it: keepmap serve, then /?comparison={comparison}")
+    failed = [outcome for outcome in outcomes if outcome.run is None]
+    for outcome in failed:
+        print(f"keepmap: {outcome.strategy}: {outcome.reason}", file=sys.stderr)
+    return EXIT_MISTAKE if failed else 0
+
+
+def _recorded(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in TO_RECORD:
+            raise Mistake(f"{name!r} cannot be recorded; choose among {', '.join(TO_RECORD)}")
+    return names
+
+
+def _boxes(texts: Sequence[str]) -> tuple[tuple[float, float, float, float], ...]:
+    from analysis.annotations import as_box
+
+    try:
+        return tuple(as_box(text.split(",")) for text in texts)
+    except ValueError as error:
+        raise Mistake(f"--evidence: {error}; write for example --evidence 32,48,48,64") from error
+
+
+def _scenes(options: argparse.Namespace) -> int:
+    from compression.backends.embedded.scenes import MAX_SIZE, VIEW
+
+    for name, value in (("--count", options.count), ("--questions", options.questions)):
+        if value < 1:
+            raise Mistake(f"{name} must be at least 1, got {value}")
+    if options.seed < 0:
+        raise Mistake(f"--seed must be at least 0, got {options.seed}")
+    if options.size % VIEW or not VIEW <= options.size <= MAX_SIZE:
+        raise Mistake(f"--size must be a multiple of {VIEW} from {VIEW} to {MAX_SIZE}, got {options.size}")
+    if options.folder.exists() and not options.folder.is_dir():
+        raise Mistake(f"{options.folder} is a file; name a folder")
+    from dashboard.batch import write_scenes
+
+    try:
+        written = write_scenes(options.folder, options.count, options.seed, options.size, options.questions)
+    except OSError as error:
+        raise Mistake(f"{options.folder} cannot be written: {error.strerror or error}; choose another folder") from error
+    print(f"Wrote {options.count} scenes and {written} questions to {options.folder}")
+    return 0
+
+
+def _strategies(options: argparse.Namespace) -> int:
+    from compression.strategies import CATALOGUE
+    from dashboard.report import plain_table
+
+    infos = [strategy.info for strategy in CATALOGUE]
+    if options.json:
+        from dashboard.batch import strategy_json
+
+        print(json.dumps([strategy_json(strategy) for strategy in CATALOGUE], indent=2))
+        return 0
+    print(
+        plain_table(
+            [
+                {
+                    "strategy": info.name,
+                    "acts": "in the language model" if info.stage == "decoder" else "before the language model",
+                    "does": info.reduces,
+                    "budget": "or left to its router" if info.adaptive else "all" if info.reduces == "nothing" else "required",
+                    "needs": ", ".join(sorted(info.needs)) or "nothing",
+                    "source": info.paper or "baseline",
+                }
+                for info in infos
+            ]
+        )
+    )
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from compression.backends import known_models
+    from dashboard.report import plain_table
+
+    rows = [asdict(model) for model in known_models()]
+    print(json.dumps(rows, indent=2) if options.json else plain_table(rows))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from compression.backends.embedded.training import DEFAULT_MINUTES, train
+
+    if options.minutes is not None and options.minutes <= 0:
+        raise Mistake(f"--minutes must be above 0, got {options.minutes:g}")
+    if options.seed < 0:
+        raise Mistake(f"--seed must be at least 0, got {options.seed}")
+    try:
+        train(
+            options.output,
+            minutes=options.minutes or DEFAULT_MINUTES,
+            seed=options.seed,
+            device=options.device,
+            resume=options.resume,
+            log=lambda line: print(line, flush=True),
+        )
+    except (ValueError, OSError) as error:
+        raise Mistake(str(error)) from error
+    print(f"Wrote {options.output / 'checkpoint'}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dashboard.doctor import examine
+
+    settings = _settings(options)
+    findings = examine(settings)
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        print(f"{'ok  ' if finding.works else 'no  '} {finding.what.ljust(width)}  {finding.said}")
+    return 0 if all(finding.works or not finding.is_needed for finding in findings) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,196 @@
+"""The passages of the README that follow from the code: `python -m dashboard.docs --write` puts them in anew.
+
+A passage stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. The tables come from the declarations of
+strategies, settings and commands, and a test fails when the README shows others. A passage named `output COMMAND` holds
+the real output of a command; it is written only with `--outputs`, because times and ids differ on each machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from compression.compressor import StrategyInfo
+from compression.strategies import CATALOGUE
+from dashboard.errors import DashboardError
+from dashboard.settings import Settings
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+_PASSAGE = re.compile(r"(?P<begin><!-- begin (?P<name>[^\n]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.S)
+_MARKER = re.compile(r"<!-- (?:begin|end) [^\n]+? -->")
+_OUTPUT = "output "
+
+
+class InvalidPassage(DashboardError):
+    """A marker of the README that cannot be followed, or a command in it that fails."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""A Markdown table; a bar inside a cell is escaped.
+
+    >>> print(table(["a", "b"], [["1", "x|y"]]), end="")
+    | a | b |
+    |---|---|
+    | 1 | x\|y |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in lines]
+    return "".join(
+        "|" + "|".join(line) + "|\n" if number == 1 else "| " + " | ".join(line) + " |\n" for number, line in enumerate(cells)
+    )
+
+
+def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
+    """One row per registered strategy, from its own declaration."""
+    infos = [strategy.info for strategy in CATALOGUE] if strategies is None else strategies
+    return table(
+        ["strategy", "method", "acts", "does", "needs from the model", "source", "labels"],
+        (
+            [
+                f"`{info.name}`",
+                info.title,
+                "in the language model" if info.stage.value == "decoder" else "before the language model",
+                {"nothing": "keeps everything"}.get(info.reduces, info.reduces),
+                ", ".join(f"`{signal}`" for signal in sorted(need.value for need in info.needs)) or "nothing",
+                info.paper or "baseline",
+                "; ".join(info.labels) or "–",
+            ]
+            for info in infos
+        ),
+    )
+
+
+def settings_table() -> str:
+    """One row per setting."""
+    return table(
+        ["flag of `keepmap serve`", "variable", "default", "meaning"],
+        ([f"`{flag}`", f"`{variable}`", f"`{default}`" if default else "–", meaning] for flag, variable, default, meaning in Settings.table()),
+    )
+
+
+def command_table(parser: argparse.ArgumentParser | None = None) -> str:
+    """One row per verb of the command line, with its one-line help."""
+    if parser is None:
+        from dashboard.cli import build_parser  # the command line imports nothing heavy, but it is not needed elsewhere
+
+        parser = build_parser()
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            rows += [[f"`{parser.prog} {verb.dest}`", verb.help or ""] for verb in action._choices_actions]
+    return table(["command", "does"], rows)
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "commands": command_table,
+    "settings": settings_table,
+    "strategies": strategy_table,
+}
+"""Passages that follow from the code alone, by name."""
+
+
+def passages(text: str) -> dict[str, str]:
+    """The passages of a text: name to body.
+
+    >>> passages("<!-- begin a -->\\nbody\\n<!-- end a -->")
+    {'a': 'body\\n'}
+
+    Raises:
+        InvalidPassage: a passage is not closed, opened twice, or lies in another.
+    """
+    found: dict[str, str] = {}
+    for match in _PASSAGE.finditer(text):
+        if match["name"] in found:
+            raise InvalidPassage(f"the passage {match['name']!r} stands there twice; leave one")
+        found[match["name"]] = match["body"]
+    if len(_MARKER.findall(text)) != 2 * len(found) or any(_MARKER.search(body) for body in found.values()):
+        raise InvalidPassage("a passage is opened and closed once, by <!-- begin NAME --> and <!-- end NAME -->; look for a lone marker")
+    return found
+
+
+def rewritten(text: str, bodies: Mapping[str, str]) -> str:
+    """The text with these passages put in.
+
+    >>> rewritten("<!-- begin a -->\\nold\\n<!-- end a -->", {"a": "new\\n"})
+    '<!-- begin a -->\\nnew\\n<!-- end a -->'
+
+    Raises:
+        InvalidPassage: the text has no passage of a name, or a broken one.
+    """
+    if missing := sorted(set(bodies) - set(passages(text))):
+        raise InvalidPassage(f"the text has no passage {missing[0]!r}; add <!-- begin {missing[0]} --> and <!-- end {missing[0]} -->")
+    return _PASSAGE.sub(lambda match: match["begin"] + bodies.get(match["name"], match["body"]) + match["end"], text)
+
+
+def commands_shown(text: str) -> list[str]:
+    """The commands whose real output the text shows, in order."""
+    return [name.removeprefix(_OUTPUT) for name in passages(text) if name.startswith(_OUTPUT)]
+
+
+def outputs(text: str) -> dict[str, str]:
+    """Run the commands whose output the text shows, in order, in one empty folder with its own store.
+
+    Raises:
+        InvalidPassage: a command is not one of Keepmap's, or fails.
+    """
+    bodies = {}
+    with tempfile.TemporaryDirectory(prefix="keepmap-docs-") as folder:
+        for command in commands_shown(text):
+            bodies[_OUTPUT + command] = f"```console\n$ {command}\n{run(command, Path(folder))}```\n"
+    return bodies
+
+
+def run(command: str, folder: Path) -> str:
+    """Standard output of one `keepmap …` command, run in a folder.
+
+    Raises:
+        InvalidPassage: the command is not one of Keepmap's, or fails.
+    """
+    program, *words = shlex.split(command)
+    if program != "keepmap":
+        raise InvalidPassage(f"only keepmap's own commands are run for the README, got {command!r}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPMAP_")}
+    environment |= {"PYTHONPATH": str(README.parent), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
+    done = subprocess.run(  # noqa: S603 - the README's own commands, no shell
+        [sys.executable, "-c", "import sys; from dashboard.cli import main; sys.exit(main())", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise InvalidPassage(f"{command!r} ended with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Write the passages anew, or say which are stale; 1 when some are."""
+    parser = argparse.ArgumentParser(prog="python -m dashboard.docs", description="The README's generated passages.")
+    parser.add_argument("--write", action="store_true", help="put the passages into the README")
+    parser.add_argument("--outputs", action="store_true", help="run the shown commands too, and put in what they print")
+    chosen = parser.parse_args(words)
+    text = README.read_text(encoding="utf-8")
+    bodies = {name: write() for name, write in GENERATED.items()} | (outputs(text) if chosen.outputs else {})
+    after = rewritten(text, bodies)
+    if after == text:
+        return 0
+    if chosen.write:
+        README.write_text(after, encoding="utf-8")
+        return 0
+    before = passages(text)
+    stale = ", ".join(name for name, body in bodies.items() if before[name] != body)
+    sys.stderr.write(f"stale in {README.name}: {stale}; run: python -m dashboard.docs --write\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Handlers of the rail: plain functions from what the components hold to what they show next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from analysis.pipeline import open_image
+from compression.errors import CompressionError
+from dashboard.context import Context
+from dashboard.errors import InvalidInquiry
+from dashboard.messages import explain, explain_upload
+from dashboard.pages import rail_view as view
+from dashboard.pages.asking import Picked, questions_for
+from dashboard.pages.choice import MOST, Choice, first_choices, read_strategies, read_strategy, rescaled
+from dashboard.pages.notices import error_notice, upload_notice
+from storage import Comparison
+
+LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Steer:
+    """What the rail holds.
+
+    Args:
+        picked: The image.
+        question, own_choices: As typed.
+        choices: The strategies.
+        total: Visual tokens of the image under the model.
+    """
+
+    picked: Picked
+    question: str
+    own_choices: str
+    choices: tuple[Choice, ...]
+    total: int
+
+    @classmethod
+    def read(cls, context: Context, picked: str, question: str, own: str, shown: float, total: float, values: Sequence[Any]) -> Steer:
+        """From the components; nothing of it is trusted."""
+        return cls(Picked.read(picked, context), question or "", own or "", view.read_rows(values, int(shown or 0)), max(1, int(total or 1)))
+
+
+def start_of(context: Context, comparison: Comparison | None) -> Steer:
+    """What the rail starts with: what a comparison asked, or a sample without a question."""
+    if comparison is not None:
+        return steer_of(context, comparison)
+    picked = Picked(sample=0)
+    total = total_of(context, picked)
+    return Steer(picked, "", "", first_choices(total, view.provides(context)), total)
+
+
+def steer_of(context: Context, comparison: Comparison) -> Steer:
+    """The rail as it was when a comparison was asked; strategies that are not known here any more are left out."""
+    picked = Picked.of(comparison.image, context)
+    total = total_of(context, picked, (comparison.image.height, comparison.image.width))
+    choices = []
+    for pane in comparison.panes[:MOST]:
+        try:
+            choices.append(read_strategy(pane.strategy, total))
+        except CompressionError:
+            continue
+    return Steer(picked, comparison.question, "", tuple(choices) if len(choices) >= 2 else first_choices(total, view.provides(context)), total)
+
+
+def total_of(context: Context, picked: Picked, size: tuple[int, int] | None = None) -> int:
+    """Visual tokens of the image under the model; 256 while the model is not loaded."""
+    if not context.models.is_ready():
+        return 256
+    if size is None:
+        size = (context.samples[picked.sample].scene.size,) * 2 if picked.sample is not None else _size(context, picked)
+    return context.models.tokens(size)
+
+
+def _size(context: Context, picked: Picked) -> tuple[int, int]:
+    image = picked.open(context)
+    return image.height, image.width
+
+
+def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool = False) -> list[Any]:
+    """Updates for all of `Rail.everything`."""
+    note, task, ready = view.question_note(context, steer.picked, steer.question, steer.own_choices)
+    image = None if steer.picked.sample is not None else steer.picked.open(context)
+    return [
+        str(view.toggle(context, steer.picked, len(steer.choices))),
+        str(view.gallery(context, steer.picked)),
+        str(view.image_note(image)),
+        str(view.question_head(task)),
+        gr.update(choices=questions_for(context, steer.picked), value=None),
+        steer.question,
+        str(note),
+        *view.row_updates(context, steer.choices, steer.total),
+        *view.more_updates(len(steer.choices)),
+        view.text_of(steer.choices, steer.total),
+        steer.own_choices,
+        run_button(ready=ready, busy=busy),
+        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+        str(steer.picked),
+        len(steer.choices),
+        steer.total,
+    ]
+
+
+def run_button(*, ready: bool, busy: bool) -> Any:
+    """The Compare button: at rest, not possible yet, or at work."""
+    return gr.update(value="Running…" if busy else "Compare", interactive=ready and not busy)
+
+
+def pick_sample(context: Context, steer: Steer, index: int, owner: str | None) -> list[Any]:
+    """Another scene: its questions, the first one asked unless the user wrote an own one."""
+    if not 0 <= index < len(context.samples):
+        return [gr.skip()] * size_of_everything()
+    picked = Picked(sample=index)
+    questions = questions_for(context, picked)
+    keep = steer.question.strip() and steer.question not in questions_for(context, steer.picked)
+    return everything(context, _moved(context, steer, picked, steer.question if keep else questions[0]), owner)
+
+
+def pick_upload(context: Context, steer: Steer, path: str, owner: str | None) -> tuple[str, list[Any]]:
+    """An own image: judged by its content and kept. Returns the notice, and the rail as it then is."""
+    name = Path(path).name[:LONGEST_NAME]
+    try:
+        open_image(Path(path), name=name)
+        digest = context.store.put_image(Path(path))
+        picked = Picked(digest=digest, name=name)
+        keep = steer.question if steer.question not in questions_for(context, steer.picked) else ""
+        return "", everything(context, _moved(context, steer, picked, keep), owner)
+    except Exception as error:  # whatever a visitor sends, the page says what was wrong and stays as it was
+        return str(upload_notice(explain_upload(error, name))), [gr.skip()] * size_of_everything()
+
+
+def _moved(context: Context, steer: Steer, picked: Picked, question: str) -> Steer:
+    total = total_of(context, picked)
+    return Steer(picked, question, steer.own_choices, tuple(rescaled(choice, steer.total, total) for choice in steer.choices), total)
+
+
+def question_changed(context: Context, steer: Steer, owner: str | None) -> list[Any]:
+    """Other words: head, note, button, estimate."""
+    note, task, ready = view.question_note(context, steer.picked, steer.question, steer.own_choices)
+    return [
+        str(view.question_head(task)),
+        str(note),
+        run_button(ready=ready, busy=False),
+        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+    ]
+
+
+def rows_changed(context: Context, steer: Steer, owner: str | None, *, sliders: bool = True) -> list[Any]:
+    """Other strategies or budgets: the rows, the buttons under them, the text, the estimate, the number of rows, the fold's words."""
+    ready = bool(steer.question.strip())
+    return [
+        *view.row_updates(context, steer.choices, steer.total, sliders=sliders),
+        *view.more_updates(len(steer.choices)),
+        view.text_of(steer.choices, steer.total),
+        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+        len(steer.choices),
+        str(view.toggle(context, steer.picked, len(steer.choices))),
+    ]
+
+
+def renamed(steer: Steer, position: int) -> Steer:
+    """A row with another strategy starts from its defaults; an adaptive one lets its router choose nothing until asked."""
+    rows = list(steer.choices)
+    if position < len(rows):
+        rows[position] = replace(rows[position], parameters="", router=False)
+    return replace(steer, choices=tuple(rows))
+
+
+def added(steer: Steer) -> Steer:
+    """One more row: a strategy that is not there yet, at a quarter of the tokens."""
+    if len(steer.choices) >= MOST:
+        return steer
+    used = {choice.name for choice in steer.choices}
+    names = [name for name in ("visionzip", "divprune", "fastv", "uniform_grid", "random_subset") if name not in used]
+    more = Choice(names[0] if names else "random_subset", max(1, steer.total // 4))
+    return replace(steer, choices=(*steer.choices, more))
+
+
+def removed(steer: Steer) -> Steer:
+    """One row less, the last one; two stay."""
+    return replace(steer, choices=steer.choices[:-1]) if len(steer.choices) > 2 else steer
+
+
+def raised(steer: Steer, position: int, tokens: int) -> Steer:
+    """A row with the budget that can be reached."""
+    rows = list(steer.choices)
+    if 0 <= position < len(rows):
+        rows[position] = replace(rows[position], count=max(1, min(tokens, steer.total)), router=False)
+    return replace(steer, choices=tuple(rows))
+
+
+def written(context: Context, steer: Steer, text: str, owner: str | None) -> tuple[str, list[Any]]:
+    """The strategies as the text says. Returns the notice, and the rows; a text that cannot be read changes nothing."""
+    try:
+        choices = read_strategies(text or "", steer.total)
+    except (CompressionError, InvalidInquiry) as error:
+        return str(error_notice(explain(error))), [gr.skip()] * size_of_rows()
+    return "", rows_changed(context, replace(steer, choices=choices), owner)
+
+
+def size_of_everything() -> int:
+    """How many components `everything` writes."""
+    return 7 + view.PARTS * MOST + 8
+
+
+def size_of_rows() -> int:
+    """How many components `rows_changed` writes."""
+    return view.PARTS * MOST + 6

@@ -1,0 +1,204 @@
+"""A comparison as the maps page needs it: per pane a few numbers, scales and words, and never anything per token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from compression.selection import Fate
+from compression.strategies import CATALOGUE
+from dashboard.markup import LETTERS, count
+from dashboard.messages import sentence
+from dashboard.opened import Attention, Opened, counts, tops_of_change
+from dashboard.placement import Placement
+from dashboard.wire import packed, token_boxes
+from storage import Comparison, JobRow, Pane
+
+MOST_LABELS = 12
+"""Differences that stand on one map in words."""
+
+_MAPLESS = ("refused", "failed", "cancelled")
+
+
+def has_map(pane: Pane) -> bool:
+    """Whether a pane shows the image: one that was refused, failed or was cancelled shows its reason instead."""
+    return pane.state not in _MAPLESS
+
+
+def comparison_json(
+    comparison: Comparison, opened: Sequence[Opened | None], placement: Placement, job: JobRow | None
+) -> dict[str, Any]:
+    """Everything that the page needs at once; `opened` holds the run of each pane that is done."""
+    first = opened[0] if opened else None
+    is_running = any(pane.state in ("waiting", "running") for pane in comparison.panes)
+    total = next((len(run) for run in opened if run is not None), None)
+    return {
+        "comparison": comparison.id,
+        "state": "running" if is_running else "done",
+        "image": _image_json(comparison, placement),
+        "evidence": [list(box) for box in comparison.evidence],
+        "most_labels": MOST_LABELS,
+        "panes": [
+            {
+                "letter": LETTERS[position],
+                "title": title_of(pane.strategy),
+                "strategy": pane.strategy,
+                "state": pane.state,
+                "run": pane.run,
+                "has_map": has_map(pane),
+                "caption": caption(pane, run, total),
+                "markup": str(state_markup(pane, position, job)),
+                "facts": None if run is None else _facts_json(run, first),
+            }
+            for position, (pane, run) in enumerate(zip(comparison.panes, opened, strict=True))
+        ],
+    }
+
+
+def title_of(strategy: str) -> str:
+    """The title of a strategy text; its name where this installation does not know it."""
+    info = _info(strategy)
+    return info.title if info is not None else _name(strategy)
+
+
+def caption(pane: Pane, run: Opened | None, total: int | None) -> str:
+    """What stands right of a pane's title: how many tokens are left of how many, or how many were asked for."""
+    if run is not None:
+        return f"all {count(len(run))} tokens" if run.outputs == len(run) else f"{count(run.outputs)} of {count(len(run))} tokens"
+    asked = pane.strategy.rpartition("@")[2] if "@" in pane.strategy else ""
+    if not asked:
+        return ""
+    if "." not in asked:
+        return f"{asked} of {count(total)} asked" if total else f"{asked} tokens asked"
+    share = _share(asked)
+    if share is None:
+        return ""
+    return f"{count(max(1, round(share * total)))} of {count(total)} asked" if total else f"{share * 100:g} % asked"
+
+
+def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
+    """What a pane that is not done says, escaped: its turn, its progress, or why it has no map."""
+    if pane.state == "done":
+        return Markup("")
+    if pane.state == "waiting":
+        return Markup('<p class="steps" role="status">Waiting for its turn</p>')
+    if pane.state == "running":
+        share, words = (job.progress, job.message) if job is not None else (0.0, "")
+        return Markup(
+            '<div class="steps" role="status"><span>{}</span><progress max="1" value="{:.3f}" aria-label="Progress">{:.0f} %</progress></div>'
+        ).format(words or "Running", share, share * 100)
+    title = {
+        "refused": "Refused: this budget cannot be reached" if pane.lowest is not None else "Refused",
+        "failed": "This run failed",
+        "cancelled": "Cancelled",
+    }.get(pane.state, "No map")
+    offer = Markup("")
+    if pane.state == "refused" and pane.lowest is not None:
+        offer = Markup(
+            '<button type="button" class="secondary" data-pane="{}" data-strategy="{}" data-budget="{}">Use {} token{}</button>'
+        ).format(LETTERS[position], pane.strategy, pane.lowest, count(pane.lowest), "" if pane.lowest == 1 else "s")
+    after = {"refused": " Nothing was run or stored.", "failed": " It is stored as failed."}.get(pane.state, "")
+    is_error = pane.state in ("refused", "failed")
+    return Markup('<div class="plate-msg{}" role="{}"><b>{}</b><span>{}{}</span>{}</div>').format(
+        " err" if is_error else "", "alert" if is_error else "status", title, sentence(pane.reason), after, offer
+    )
+
+
+def _image_json(comparison: Comparison, placement: Placement) -> dict[str, Any]:
+    image = comparison.image
+    lattice = None
+    if placement.place is not None:
+        nodes = placement.place.lattice
+        lattice = {
+            "x": np.linspace(0, image.width, nodes.shape[1]).tolist(),
+            "y": np.linspace(0, image.height, nodes.shape[0]).tolist(),
+            "lon": packed(nodes[..., 0].ravel()),
+            "lat": packed(nodes[..., 1].ravel()),
+            "error_pixels": placement.place.max_error_pixels,
+        }
+    return {
+        "name": image.name,
+        "width": image.width,
+        "height": image.height,
+        "window": image.window,
+        "depth": placement.zoom,
+        "zoom_most": placement.zoom_most,
+        "lattice": lattice,
+        "metres_per_pixel": placement.metres_per_pixel,
+        "is_kept": placement.info is not None,
+    }
+
+
+def _facts_json(run: Opened, first: Opened | None) -> dict[str, Any]:
+    level = run.levels[run.level]
+    views = [part for raster in level.rasters for part in raster.parts]
+    info, span = _info(run.strategy), run.score_range
+    is_same_grid = first is not None and first.grid == run.grid
+    return {
+        **counts(run),
+        "tokens": len(run),
+        "outputs": run.outputs,
+        "large": run.is_large,
+        "views": len(run.grid.views),
+        "rows": views[0].rows,
+        "cols": views[0].cols,
+        "cell": list(level.cell),
+        "levels": [one.name for one in run.levels],
+        "level": run.level,
+        "clusters": len(np.unique(run.target[run.category > 0])),
+        "score": None if span is None else {"what": info.score if info is not None else "", "low": span[0], "high": span[1]},
+        "ignores_image": info is not None and info.ignores_image,
+        "attention": {name: _attention_json(run, kind, first if is_same_grid else None, name) for name, kind in run.attention.items()},
+        "streams": _streams_json(run),
+        "same_grid": is_same_grid,
+        "overlap": overlap(run, first) if is_same_grid and first is not None else None,
+    }
+
+
+def _attention_json(run: Opened, kind: Attention, first: Opened | None, of: str) -> dict[str, Any]:
+    strong = []
+    for layer in range(kind.layers):
+        tokens = kind.strong(layer)
+        boxes = token_boxes(run, tokens)
+        strong.append([[int(token), *box, float(kind.rows[layer, token])] for token, box in zip(tokens, boxes.tolist(), strict=True)])
+    changes = [] if first is None else tops_of_change(run, first, of)
+    return {"top": _numbers(kind.top), "mass": _numbers(kind.mass), "strong": strong, "change": changes}
+
+
+def _streams_json(run: Opened) -> Mapping[str, int] | None:
+    if run.semantic is None or run.path is None:
+        return None
+    semantic = np.unique(run.semantic[run.semantic >= 0])
+    return {"semantic": len(semantic), "geometric": len(run.path), "anchors": len(run.anchors)}
+
+
+def overlap(run: Opened, first: Opened) -> float:
+    """Jaccard overlap of the kept tokens of two runs on one grid: intersection over union, in [0, 1]."""
+    one, other = run.fate == Fate.KEPT, first.fate == Fate.KEPT
+    union = int((one | other).sum())
+    return float((one & other).sum() / union) if union else 1.0
+
+
+def _numbers(values: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+    return [float(value) for value in np.nan_to_num(values, nan=0.0)]
+
+
+def _info(strategy: str) -> Any:
+    classes: Mapping[str, Any] = CATALOGUE.classes
+    found = classes.get(_name(strategy))
+    return None if found is None else found.info
+
+
+def _name(strategy: str) -> str:
+    return strategy.partition(":")[0].partition("@")[0]
+
+
+def _share(text: str) -> float | None:
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0 < share <= 1 else None

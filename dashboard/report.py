@@ -1,0 +1,111 @@
+"""A run for the command line: as a JSON object, and as rows of a plain table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.run import ImageRef, Run
+from compression.backends.base import Seconds
+
+
+def image_json(image: ImageRef) -> dict[str, Any]:
+    """What a reader needs to find and place the image."""
+    return {
+        "name": image.name,
+        "sha256": image.digest,
+        "width": image.width,
+        "height": image.height,
+        "crs": image.crs,
+        "rendering": image.rendering,
+        "is_synthetic": image.is_synthetic,
+    }
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """One run as design.md section 3 promises it; times are medians in seconds."""
+    cost, counts = run.cost, run.selection.counts()
+    return {
+        "run": run.id,
+        "request": run.request.digest,
+        "strategy": run.request.strategy,
+        "answer": run.answer.text,
+        "expected": run.answer.expected,
+        "is_correct": run.answer.is_correct,
+        "probabilities": dict(zip(run.answer.choices, run.answer.probabilities, strict=True)),
+        "choice_mass": run.answer.choice_mass,
+        "tokens": {
+            "total": run.tokens_total,
+            "requested": run.tokens_requested,
+            "realised": run.tokens_realised,
+            "kept": run.tokens_kept,
+            "per_layer": list(run.tokens_per_layer),
+        },
+        "kept": counts["kept"],
+        "merged": counts["merged"],
+        "dropped": counts["dropped"],
+        "evidence_recall": run.evidence_recall,
+        "router": run.selection.router.to_json() if run.selection.router else None,
+        "cost": {
+            "encode_seconds": _median(cost.encode),
+            "compress_seconds": _median(cost.compress),
+            "prefill_seconds": _median(cost.prefill),
+            "decode_seconds": _median(cost.decode),
+            "prefill_flops": cost.prefill_flops,
+            "kv_cache_bytes": cost.kv_cache_bytes,
+            "peak_memory_bytes": cost.peak_memory_bytes,
+            "device": cost.device,
+            "dtype": cost.dtype,
+            "repeats": cost.prefill.repeats,
+        },
+        "labels": list(run.labels),
+        "notices": list(run.notices),
+        "environment": dict(run.environment),
+    }
+
+
+def run_row(run: Run) -> dict[str, str]:
+    """One run as a row of words; "-" where there is nothing."""
+    verdict = {True: "right", False: "wrong", None: "-"}[run.answer.is_correct]
+    counts, confidence = run.selection.counts(), run.answer.confidence
+    return {
+        "strategy": run.request.strategy,
+        "answer": run.answer.text or "-",
+        "verdict": verdict,
+        "p(answer)": f"{confidence:.3f}" if confidence == confidence else "-",
+        "kept": str(counts["kept"]),
+        "merged": str(counts["merged"]),
+        "dropped": str(counts["dropped"]),
+        "evidence": "-" if run.evidence_recall is None else f"{run.evidence_recall:.2f}",
+        "compress ms": _milliseconds(run.cost.compress),
+        "prefill ms": _milliseconds(run.cost.prefill),
+        "GFLOPs est.": f"{run.cost.prefill_flops / 1e9:.2f}",
+        "KV KiB": f"{run.cost.kv_cache_bytes / 1024:,.0f}",
+        "run": run.id[:8],
+    }
+
+
+def plain_table(rows: Sequence[dict[str, str]]) -> str:
+    """Rows with the same keys as aligned columns; numbers stand right.
+
+    >>> print(plain_table([{"a": "x", "n": "1"}, {"a": "longer", "n": "12"}]))
+    a        n
+    x        1
+    longer  12
+    """
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    numeric = {name: all(row[name].replace(",", "").replace(".", "").isdigit() or row[name] == "-" for row in rows) for name in names}
+    lines = [
+        "  ".join(row[name].rjust(widths[name]) if numeric[name] else row[name].ljust(widths[name]) for name in names).rstrip()
+        for row in [dict(zip(names, names, strict=True)), *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _median(seconds: Seconds | None) -> float | None:
+    return None if seconds is None else seconds.median
+
+
+def _milliseconds(seconds: Seconds | None) -> str:
+    return "-" if seconds is None else f"{seconds.median * 1e3:.1f}"

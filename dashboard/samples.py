@@ -1,0 +1,117 @@
+"""The scenes that the page offers: drawn by the embedded model's own generator, with questions whose answers are known."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.imagery import encode_png, write_geotiff
+from analysis.pipeline import SYNTHETIC_TAG
+from compression.backends.embedded.questions import FAMILIES, TASKS, Question, ask
+from compression.backends.embedded.scenes import Scene, make_scene
+
+SEEDS = (1040, 1014, 1018, 1003, 1043, 1022, 1025, 1011)
+"""Chosen by eye for variety: river, lake, town, desert, forest; each has a name of its own."""
+
+_QUESTIONS = 10
+_FIRST = ("dir", "count", "colour", "quarter", "side", "presence")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One scene of the gallery.
+
+    Args:
+        seed: It and nothing else decides the picture and its questions.
+    """
+
+    seed: int
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene with everything that is true about it."""
+        return make_scene(self.seed)
+
+    @property
+    def name(self) -> str:
+        """A short name for people, without the seed."""
+        return re.sub(r"\s+\d+$", "", self.scene.name)
+
+    @property
+    def file_name(self) -> str:
+        """The name of its GeoTIFF."""
+        return f"{self.name.lower().replace(' ', '-')}-{self.seed}.tif"
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]."""
+        return self.scene.image
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """Questions about this scene, one per task, those that depend on a place first."""
+        drawn = ask(self.scene, np.random.default_rng(self.seed), 4 * _QUESTIONS, lettered_share=0.0)
+        order = {task: index for index, task in enumerate((*_FIRST, *(task for task in TASKS if task not in _FIRST)))}
+        first: dict[str, Question] = {}
+        for question in drawn:
+            first.setdefault(question.task, question)
+        ranked = sorted(first.values(), key=lambda question: (question.family == FAMILIES[-1], order[question.task]))
+        return tuple(ranked[:_QUESTIONS])
+
+    def question(self, text: str) -> Question | None:
+        """The question of that wording, None where this scene has no such one."""
+        wanted = _bare(text)
+        return next((question for question in self.questions if _bare(question.text) == wanted), None)
+
+    @cached_property
+    def thumbnail_png(self) -> bytes:
+        """A PNG of half its size, for the gallery."""
+        return encode_png(np.ascontiguousarray(self.image[::2, ::2]))
+
+
+class Samples:
+    """The gallery, and the folder where its files are written when first needed.
+
+    Args:
+        folder: Where the GeoTIFFs go.
+        seeds: Which scenes.
+    """
+
+    def __init__(self, folder: Path, seeds: tuple[int, ...] = SEEDS) -> None:
+        self.folder = folder
+        self._samples = tuple(Sample(seed) for seed in seeds)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def file(self, index: int) -> Path:
+        """The scene as a GeoTIFF, declared synthetic; written once."""
+        sample = self._samples[index]
+        path = self.folder / sample.file_name
+        with self._lock:
+            if not path.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _write(path, sample.scene)
+        return path
+
+    def at(self, name: str) -> int | None:
+        """The index of the scene of that name, None where there is none."""
+        return next((index for index, sample in enumerate(self._samples) if sample.name == name), None)
+
+
+def _write(path: Path, scene: Scene) -> None:
+    write_geotiff(path, scene.image, crs=scene.crs, transform=scene.transform, tags={SYNTHETIC_TAG: f"seed {scene.seed}"})
+
+
+def _bare(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,182 @@
+"""Between runs and rows: what the tables hold of a run, and how it comes back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row
+
+from analysis.run import Run
+from compression.compressor import split_strategy
+from compression.errors import CompressionError
+from compression.strategies import CATALOGUE
+from storage.errors import NotStorable, StoreCorrupt
+from storage.records import RunSummary
+
+SUMMARY_FIELDS = tuple(field.name for field in fields(RunSummary))
+
+
+def json_text(value: object) -> str:
+    """Plain values as ASCII JSON; NumPy's numbers become Python's.
+
+    Raises:
+        NotStorable: something in it is not a plain value.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotStorable(
+            f"only plain values can be stored: {error}; use numbers, text, lists and dictionaries"
+        ) from error
+
+
+def column_text(value: str) -> str:
+    """Text that every database takes: half a surrogate pair becomes "?". The run itself keeps the original."""
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def strategy_facts(text: str) -> tuple[str | None, dict[str, bool | int | float | str]]:
+    """Stage and all parameters of a strategy text; the stage is None where the strategy is not known here."""
+    try:
+        step = CATALOGUE.plan(text).steps[0]
+        return step.stage.value, dict(step.compressor.parameters)
+    except CompressionError:
+        pass
+    try:
+        return None, dict(split_strategy(text)[1])
+    except CompressionError:
+        return None, {}
+
+
+def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
+    """The summary of a run: what `v_runs` will say about it."""
+    request, answer, cost = run.request, run.answer, run.cost
+    stage, parameters = strategy_facts(request.strategy)
+    return RunSummary(
+        run=run.id,
+        request=request.digest,
+        created_utc=run.created_utc,
+        model=column_text(request.model.name),
+        model_family=request.model.family,
+        model_revision=request.model.revision,
+        strategy=column_text(request.strategy),
+        strategy_name=column_text(run.strategy_name),
+        strategy_stage=stage,
+        strategy_params_json=json_text(parameters),
+        budget_requested=run.tokens_requested,
+        budget_realised=float(run.tokens_realised),
+        tokens_total=run.tokens_total,
+        tokens_kept=run.tokens_kept,
+        retention_ratio=float(run.retention_ratio),
+        image=request.image.digest,
+        image_name=column_text(request.image.name),
+        image_width=request.image.width,
+        image_height=request.image.height,
+        crs=None if request.image.crs is None else column_text(request.image.crs),
+        question=column_text(request.question),
+        question_family=column_text(run.family),
+        task=column_text(run.task),
+        answer=column_text(answer.text),
+        answer_expected=None if answer.expected is None else column_text(answer.expected),
+        is_correct=answer.is_correct,
+        confidence=_known(answer.confidence),
+        choice_mass=_known(answer.choice_mass),
+        seed=request.seed,
+        device=cost.device,
+        dtype=cost.dtype,
+        encode_seconds=cost.encode.median if cost.encode else None,
+        compress_seconds=cost.compress.median if cost.compress else None,
+        prefill_seconds=cost.prefill.median,
+        decode_seconds=cost.decode.median if cost.decode else None,
+        prefill_flops=int(cost.prefill_flops),
+        kv_cache_bytes=int(cost.kv_cache_bytes),
+        peak_memory_bytes=cost.peak_memory_bytes,
+        evidence_recall=None if run.evidence_recall is None else _known(run.evidence_recall),
+        labels_json=json_text(list(run.labels)),
+        keepmap_version=run.environment.get("keepmap_version", ""),
+        code_commit=run.environment.get("code_commit", ""),
+        comparison=run.comparison,
+        owner=owner,
+        is_sample=is_sample,
+    )
+
+
+def run_row(summary: RunSummary) -> dict[str, Any]:
+    """The row of the table `runs`."""
+    row = {name: getattr(summary, name) for name in SUMMARY_FIELDS}
+    row["id"] = row.pop("run")
+    return row
+
+
+def summary_of(row: Row[Any]) -> RunSummary:
+    """The summary that a row of `runs`, selected by `SUMMARY_FIELDS`, holds."""
+    return RunSummary(**dict(zip(SUMMARY_FIELDS, row, strict=True)))
+
+
+def choice_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of the table `choices`."""
+    expected = run.answer.expected
+    return [
+        {
+            "run": run.id,
+            "position": position,
+            "text": column_text(text),
+            "probability": _known(probability),
+            "is_expected": None if expected is None else text.strip().lower() == expected.strip().lower(),
+        }
+        for position, (text, probability) in enumerate(zip(run.answer.choices, run.answer.probabilities, strict=True))
+    ]
+
+
+def router_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of the table `router`: one per stream of the decision, none where there was no router."""
+    decision = run.selection.router
+    if decision is None:
+        return []
+    stage, _ = strategy_facts(run.request.strategy)
+    return [
+        {
+            "run": run.id,
+            "position": position,
+            "stage": stage,
+            "layer": None,
+            "stream": stream,
+            "share": share,
+            "lambda": decision.lam,
+            "rho": decision.rho,
+            "score": decision.margins.get(stream, decision.margins.get("lambda")),
+            "threshold": decision.thresholds.get(stream),
+        }
+        for position, (stream, share) in enumerate(decision.shares.items())
+    ]
+
+
+def rebuilt(run_id: str, record_json: str, arrays: Mapping[str, NDArray[Any]]) -> Run:
+    """The run that a record and its arrays describe.
+
+    Raises:
+        StoreCorrupt: they do not describe one.
+    """
+    try:
+        return Run.from_json(json.loads(record_json), arrays)
+    except (KeyError, TypeError, ValueError, IndexError, CompressionError) as error:
+        raise StoreCorrupt(
+            f"the stored run {run_id} cannot be read ({error!r}); delete it, or restore the store from a backup"
+        ) from error
+
+
+def _known(value: float) -> float | None:
+    """SQL has no NaN: not known is NULL."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")

@@ -1,0 +1,243 @@
+"""The tables. Text that is JSON says so in its name, numbers carry their unit; comments say what each column holds.
+
+runs ─┬─ run_records   everything of a run that is not an array
+      ├─ run_arrays ── arrays (content-addressed, shared between runs)
+      ├─ choices       one row per answer to choose among
+      └─ router        one row per stream of a route decision
+comparisons ── panes ── runs, failures
+images                 bytes lie in files beside the store
+jobs
+schema_steps           which migrations were applied
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+schema_steps = Table(
+    "schema_steps",
+    metadata,
+    Column("name", String, primary_key=True, comment="Name of the migration step"),
+    Column(
+        "position",
+        Integer,
+        nullable=False,
+        unique=True,
+        comment="Its place in the order, from 1; the highest is the schema's version",
+    ),
+    Column("applied_utc", String, nullable=False, comment="When it was applied, ISO 8601"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of storing; says nothing to users"),
+    Column("id", String, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", String, nullable=False, comment="Whose run it is; empty for local use"),
+    Column("is_sample", Boolean, nullable=False, comment="Whether it came with Keepmap and everyone may see it"),
+    Column("comparison", String, nullable=False, comment="Id of the comparison that it belongs to; empty for none"),
+    Column("request", String, nullable=False, comment="SHA-256 of the canonical JSON of what was asked, hex"),
+    Column("created_utc", String, nullable=False, comment="ISO 8601 with seconds and Z"),
+    Column("model", String, nullable=False, comment="As a user asks for it"),
+    Column("model_family", String, nullable=False, comment="Backend family, such as llava"),
+    Column("model_revision", String, nullable=False, comment="SHA-256 over the weight files, hex"),
+    Column("strategy", Text, nullable=False, comment="Canonical strategy text"),
+    Column("strategy_name", String, nullable=False, comment="Registry key of the strategy"),
+    Column("strategy_stage", String, comment="encoder or decoder; NULL where the strategy is not known here"),
+    Column("strategy_params_json", Text, nullable=False, comment="All parameters of the strategy, JSON object"),
+    Column("budget_requested", Integer, comment="Visual tokens asked for; NULL where the router chose"),
+    Column("budget_realised", Double, nullable=False, comment="Visual tokens, mean over the language model's layers"),
+    Column("tokens_total", Integer, nullable=False, comment="Visual tokens before compression"),
+    Column("tokens_kept", Integer, nullable=False, comment="Visual tokens after the last reduction"),
+    Column("retention_ratio", Double, nullable=False, comment="budget_realised divided by tokens_total"),
+    Column("image", String, nullable=False, comment="SHA-256 of the image's bytes as received, hex"),
+    Column("image_name", Text, nullable=False, comment="File name, for people"),
+    Column("image_width", Integer, nullable=False, comment="Pixels"),
+    Column("image_height", Integer, nullable=False, comment="Pixels"),
+    Column("crs", Text, comment="Reference system such as EPSG:32632; NULL for plain pixels"),
+    Column("question", Text, nullable=False, comment="The user's words"),
+    Column("question_family", String, nullable=False, comment="object-semantic, scene-geometric, knowledge or empty"),
+    Column("task", String, nullable=False, comment="Name of the question's template, or empty"),
+    Column("answer", Text, nullable=False, comment="What the model said"),
+    Column("answer_expected", Text, comment="The right answer; NULL where not known"),
+    Column("is_correct", Boolean, comment="Whether the answer is the expected one; NULL where not known"),
+    Column("confidence", Double, comment="Probability of the answer; NULL where it is not among the choices"),
+    Column("choice_mass", Double, comment="Probability that the choices cover, before renormalising"),
+    Column("seed", BigInteger, nullable=False, comment="Seed of everything drawn at random"),
+    Column("device", String, nullable=False, comment="cpu, or cuda with the device's name"),
+    Column("dtype", String, nullable=False, comment="Type of the model's numbers, such as float32"),
+    Column("encode_seconds", Double, comment="Measured median of the vision encoder"),
+    Column("compress_seconds", Double, comment="Measured median of the compression; NULL where there was none"),
+    Column("prefill_seconds", Double, nullable=False, comment="Measured median of the language model's first pass"),
+    Column("decode_seconds", Double, comment="Measured median of the decoding; NULL where the answer needed none"),
+    Column("prefill_flops", BigInteger, nullable=False, comment="Estimated, language model only, two per multiply-add"),
+    Column("kv_cache_bytes", BigInteger, nullable=False, comment="Measured from the cache after prefill"),
+    Column(
+        "peak_memory_bytes", BigInteger, comment="Measured peak of the process or of the device; NULL where not known"
+    ),
+    Column(
+        "evidence_recall",
+        Double,
+        comment="Share of the evidence's tokens kept or merged into kept ones; NULL where not known",
+    ),
+    Column("labels_json", Text, nullable=False, comment="Short labels such as reconstruction, JSON list"),
+    Column("keepmap_version", String, nullable=False, comment="Version that made the run"),
+    Column("code_commit", String, nullable=False, comment="Commit of the code that made the run, or empty"),
+    Index("ix_runs_created", "created_utc", "number"),
+    Index("ix_runs_owner", "owner", "created_utc"),
+    Index("ix_runs_comparison", "comparison"),
+    Index("ix_runs_image", "image"),
+    Index("ix_runs_request", "request"),
+)
+
+run_records = Table(
+    "run_records",
+    metadata,
+    Column("run", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, comment="Id of the run"),
+    Column("record_json", Text, nullable=False, comment="The whole run without its arrays, JSON object"),
+)
+
+arrays = Table(
+    "arrays",
+    metadata,
+    Column("digest", String, primary_key=True, comment="SHA-256 of dtype, shape and uncompressed bytes, hex"),
+    Column("dtype", String, nullable=False, comment="NumPy dtype with byte order, such as <f2"),
+    Column("shape_json", String, nullable=False, comment="Axis lengths, JSON list"),
+    Column("data", LargeBinary, nullable=False, comment="Bytes in C order, compressed with zlib"),
+)
+
+run_arrays = Table(
+    "run_arrays",
+    metadata,
+    Column("run", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, comment="Id of the run"),
+    Column("name", String, primary_key=True, comment="Name of the array in the run, such as scores"),
+    Column("digest", String, ForeignKey("arrays.digest"), nullable=False, comment="Which array"),
+    Index("ix_run_arrays_digest", "digest"),
+)
+
+choices = Table(
+    "choices",
+    metadata,
+    Column("run", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, comment="Id of the run"),
+    Column("position", Integer, primary_key=True, comment="Place among the choices, from 0"),
+    Column("text", Text, nullable=False, comment="The choice"),
+    Column("probability", Double, comment="In 0..1, renormalised where choices were given; NULL where not a number"),
+    Column("is_expected", Boolean, comment="Whether it is the right answer; NULL where that is not known"),
+)
+
+router = Table(
+    "router",
+    metadata,
+    Column("run", String, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, comment="Id of the run"),
+    Column("position", Integer, primary_key=True, comment="Place among the run's route decisions, from 0"),
+    Column("stage", String, comment="encoder or decoder"),
+    Column("layer", Integer, comment="Language-model layer; NULL outside the language model"),
+    Column("stream", String, nullable=False, comment="The route: semantic or geometric"),
+    Column("share", Double, comment="Share of the kept tokens that took it"),
+    Column("lambda", Double, comment="0 is object semantics, 1 is scene geometry"),
+    Column("rho", Double, comment="Retention ratio that the router chose or was given"),
+    Column("score", Double, comment="Distance of the deciding head from its boundary; NULL where a rule decided"),
+    Column("threshold", Double, comment="Threshold that applied to the route; NULL where there is none"),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of storing"),
+    Column("id", String, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", String, nullable=False, comment="Whose failure it is; empty for local use"),
+    Column("created_utc", String, nullable=False, comment="ISO 8601 with seconds and Z"),
+    Column("request_json", Text, nullable=False, comment="What was asked, JSON object"),
+    Column("stage", String, nullable=False, comment="Where it failed"),
+    Column("reason", Text, nullable=False, comment="Why, in a sentence"),
+    Index("ix_failures_owner", "owner", "created_utc"),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("digest", String, primary_key=True, comment="SHA-256 of the bytes as received, hex; also the file's name"),
+    Column("size_bytes", BigInteger, nullable=False, comment="Length of the file"),
+    Column("received_utc", String, nullable=False, comment="When the bytes were last received, ISO 8601"),
+    Column("is_awaited", Boolean, nullable=False, comment="Received, and no run or comparison has used it since"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of storing"),
+    Column("id", String, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", String, nullable=False, comment="Whose comparison it is; empty for local use"),
+    Column("is_sample", Boolean, nullable=False, comment="Whether it came with Keepmap and everyone may see it"),
+    Column("created_utc", String, nullable=False, comment="ISO 8601 with seconds and Z"),
+    Column("image", String, nullable=False, comment="SHA-256 of the image's bytes as received, hex"),
+    Column("image_json", Text, nullable=False, comment="What is needed to place the image, JSON object"),
+    Column("question", Text, nullable=False, comment="The user's words"),
+    Column("choices_json", Text, nullable=False, comment="Answers to choose among, JSON list"),
+    Column("expected", Text, comment="The right answer; NULL where not known"),
+    Column("evidence_json", Text, nullable=False, comment="Boxes in original pixels, JSON list"),
+    Column("family", String, nullable=False, comment="Family of the question, or empty"),
+    Column("task", String, nullable=False, comment="Name of the question's template, or empty"),
+    Column("model", String, nullable=False, comment="As a user asks for it"),
+    Column("notices_json", Text, nullable=False, comment="Sentences that hold for all panes, JSON list"),
+    Index("ix_comparisons_created", "created_utc", "number"),
+    Index("ix_comparisons_owner", "owner", "created_utc"),
+    Index("ix_comparisons_image", "image"),
+)
+
+panes = Table(
+    "panes",
+    metadata,
+    Column(
+        "comparison",
+        String,
+        ForeignKey("comparisons.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="Id of the comparison",
+    ),
+    Column("position", Integer, primary_key=True, comment="Place on the page, from 0"),
+    Column("strategy", Text, nullable=False, comment="Canonical strategy text"),
+    Column("run", String, ForeignKey("runs.id", ondelete="SET NULL"), comment="Id of the run, once there is one"),
+    Column(
+        "failure", String, ForeignKey("failures.id", ondelete="SET NULL"), comment="Id of the failure, where it failed"
+    ),
+    Column("reason", Text, nullable=False, comment="Why there is no run, in a sentence"),
+    Column(
+        "lowest", Integer, comment="Smallest reachable budget in visual tokens, where it was refused for its budget"
+    ),
+    Column("state", String, nullable=False, comment="waiting, running, done, refused, failed or cancelled"),
+    Index("ix_panes_run", "run"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of the queue"),
+    Column("id", String, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", String, nullable=False, comment="Whose job it is; empty for local use"),
+    Column("created_utc", String, nullable=False, comment="ISO 8601 with seconds and Z"),
+    Column("state", String, nullable=False, comment="queued, running, done, failed or cancelled"),
+    Column("progress", Double, nullable=False, comment="Share that is done, 0 to 1"),
+    Column("message", Text, nullable=False, comment="What is being done, or why it ended"),
+    Column("request_json", Text, nullable=False, comment="What was asked, JSON object"),
+    Column("comparison", String, nullable=False, comment="Id of the comparison that it fills; empty for none"),
+    Column("worker", String, nullable=False, comment="Who works on it; empty while it is queued"),
+    Column("heartbeat_utc", String, comment="Last sign of life, ISO 8601 with microseconds; NULL while it is queued"),
+    Column("is_cancel_requested", Boolean, nullable=False, comment="Whether someone asked it to stop"),
+    Index("ix_jobs_state", "state", "number"),
+)

@@ -1,0 +1,57 @@
+"""The public views. They only grow: names and columns keep their meaning across versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from storage.schema import choices, failures, router, runs
+
+# fmt: off
+RUN_COLUMNS = (
+    "run", "request", "created_utc", "model", "model_family", "model_revision", "strategy", "strategy_name",
+    "strategy_stage", "strategy_params_json", "budget_requested", "budget_realised", "tokens_total", "tokens_kept",
+    "retention_ratio", "image", "image_name", "image_width", "image_height", "crs", "question", "question_family",
+    "task", "answer", "answer_expected", "is_correct", "confidence", "choice_mass", "seed", "device", "dtype",
+    "encode_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "prefill_flops", "kv_cache_bytes",
+    "peak_memory_bytes", "evidence_recall", "labels_json", "keepmap_version", "code_commit",
+)
+"""The columns of `v_runs` in order."""
+
+TOKEN_COLUMNS = (
+    "run", "token", "row", "col", "view", "left", "top", "right", "bottom", "fate", "target", "score", "attention",
+)
+"""The columns of `v_tokens` in order; see `storage.tokens.tokens_table`."""
+
+ROUTER_COLUMNS = ("run", "stage", "layer", "stream", "share", "lambda", "rho", "score", "threshold")
+"""The columns of `v_router` in order."""
+# fmt: on
+
+VIEWS: dict[str, Select[Any]] = {
+    "v_runs": select(*[runs.c.id.label("run") if name == "run" else runs.c[name] for name in RUN_COLUMNS]),
+    "v_choices": select(
+        choices.c.run,
+        choices.c.position.label("choice"),
+        choices.c.text,
+        choices.c.probability,
+        choices.c.is_expected,
+    ),
+    "v_router": select(*[router.c[name] for name in ROUTER_COLUMNS]),
+    "v_failures": select(
+        failures.c.id.label("failure"),
+        failures.c.request_json,
+        failures.c.stage,
+        failures.c.reason,
+        failures.c.created_utc,
+    ),
+}
+"""Each view's name and what it selects. A run that is in `runs` is complete, so `v_runs` needs no condition."""
+
+
+def create_views(connection: Connection) -> None:
+    """Write the views anew, as this version defines them."""
+    for name, query in VIEWS.items():
+        text = query.compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {text}")

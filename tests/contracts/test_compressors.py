@@ -1,0 +1,49 @@
+"""Every check on every registered strategy: as it is, and with each switch and word of its parameters turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from compression.compressor import Budget, Compressor, Parameter, format_strategy
+from compression.strategies import CATALOGUE
+from tests.contracts.checks import CHECKS, check_outputs_number_exactly_the_budget
+
+EXCEPTIONS = {
+    (check_outputs_number_exactly_the_budget, "geollava8k"): (
+        "there can be fewer clusters than the budget; the released code fills up with zero vectors instead"
+    ),
+}
+
+
+def other_values(parameter: Parameter) -> list[bool | int | float | str]:
+    """Values beside the default: the other words of a choice, the other state of a switch, the ends of a range."""
+    if parameter.type is bool:
+        return [not parameter.default]
+    if parameter.choices:
+        return [word for word in parameter.choices if word != parameter.default]
+    ends = [end for end in (parameter.minimum, parameter.maximum) if end is not None]
+    return [parameter.type(end) for end in ends if end != parameter.default]
+
+
+def compressors() -> list[Compressor]:
+    """Every strategy at its defaults and with one parameter changed at a time."""
+    built = []
+    for strategy in CATALOGUE:
+        built.append(CATALOGUE.build(strategy.info.name))
+        for parameter in strategy.info.parameters:
+            for value in other_values(parameter):
+                built.append(CATALOGUE.build(strategy.info.name, {parameter.name: value}))
+    return built
+
+
+@pytest.mark.parametrize("compressor", compressors(), ids=lambda compressor: format_strategy(compressor, Budget()))
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_contract(
+    check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest
+) -> None:
+    reason = EXCEPTIONS.get((check, compressor.info.name))
+    if reason is not None:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    check(compressor)

@@ -1,0 +1,90 @@
+"""Small visual tokens with every signal, drawn from a seed, and the awkward ones that real images produce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from compression.compressor import Context
+from compression.grid import TokenGrid, View
+from compression.tokens import Signal, VisualTokens
+
+HEADS = 3
+QUESTION = "How many cars are parked along the road?"
+
+
+def toy_grid(*shapes: tuple[int, int]) -> TokenGrid:
+    """Views of these (rows, cols), all over the same image."""
+    return TokenGrid(tuple(View(rows, cols, (0.0, 0.0, 60.0, 40.0)) for rows, cols in shapes), (40, 60))
+
+
+def toy_tokens(
+    grid: TokenGrid, *, seed: int = 0, dim: int = 8, dtype: torch.dtype = torch.float32, with_text: bool = True
+) -> VisualTokens:
+    """Random tokens with every signal; attention is a softmax over [CLS] and the patches of its view."""
+    draw = torch.Generator().manual_seed(seed)
+    tokens, views = len(grid), len(grid.views)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw).to(dtype)
+
+    rows = [torch.softmax(torch.randn(HEADS, len(view) + 1, generator=draw), dim=1)[:, 1:] for view in grid.views]
+    signals = {
+        Signal.PROJECTED: normal(tokens, dim + 4),
+        Signal.CLS_ATTENTION: torch.cat(rows, dim=1).to(dtype),
+        Signal.KEYS: normal(tokens, 4),
+        Signal.CLS_FEATURE: normal(views, dim),
+        Signal.CLS_QUERY: normal(views, dim),
+        Signal.VALUES: normal(tokens, dim),
+        Signal.TEXT: normal(5, dim + 4),
+    }
+    if with_text:
+        signals[Signal.TEXT_SIMILARITY] = torch.rand(tokens, generator=draw).to(dtype)
+    return VisualTokens.whole(normal(tokens, dim), grid, signals)
+
+
+def toy_context(tokens: VisualTokens, *, seed: int = 0) -> Context:
+    """A question, and random attention rows of a language-model layer over these tokens."""
+    draw = torch.Generator().manual_seed(seed + 1)
+    rows = torch.softmax(torch.randn(HEADS, 2, len(tokens), generator=draw), dim=2)
+    return Context(question=QUESTION, seed=seed, layer=2, layers=8, attention=rows)
+
+
+def smooth_tokens(grid: TokenGrid) -> VisualTokens:
+    """Tokens whose neighbours are alike, as in fields and water, so that methods that merge have something to merge."""
+    tokens = toy_tokens(grid)
+    rows, cols = (torch.from_numpy(part).float() for part in grid.rows_cols())
+    patch = torch.stack([torch.ones(len(grid)), (rows // 2) * 3, (cols // 3) * 3], dim=1)
+    return replace(tokens, features=torch.cat([patch, 0.05 * tokens.features[:, 3:]], dim=1))
+
+
+def awkward_tokens() -> Iterator[tuple[str, VisualTokens]]:
+    """Named inputs that break careless code: flat, repeated, empty, single and odd ones."""
+    grid = toy_grid((3, 5))
+    tokens = toy_tokens(grid)
+    same = {name: value[:1].expand_as(value).clone() for name, value in tokens.signals.items()}
+    yield "constant features", replace(tokens, features=torch.ones_like(tokens.features), signals=same)
+    flat = {**tokens.signals, Signal.CLS_ATTENTION: torch.full((HEADS, 15), 1 / 16)}
+    yield "equal attention", replace(tokens, signals=flat)
+    none = {**tokens.signals, Signal.CLS_ATTENTION: torch.zeros(HEADS, 15)}
+    yield "no attention", replace(tokens, signals=none)
+    pairs = torch.arange(15) // 2
+    doubled = {
+        name: value[pairs] if value.shape[0] == 15 else value[:, pairs] if name is Signal.CLS_ATTENTION else value
+        for name, value in tokens.signals.items()
+    }
+    yield "duplicates", replace(tokens, features=tokens.features[pairs], signals=doubled)
+    holes = torch.ones(15, 1)
+    holes[::3] = 0
+    empty = {
+        name: value * holes if name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES) else value
+        for name, value in tokens.signals.items()
+    }
+    yield "zero rows", replace(tokens, features=tokens.features * holes, signals=empty)
+    yield "one token", toy_tokens(toy_grid((1, 1)))
+    yield "one row", toy_tokens(toy_grid((1, 7)))
+    yield "one column", toy_tokens(toy_grid((7, 1)))
+    yield "smooth", smooth_tokens(toy_grid((6, 9)))
+    yield "views of different shapes", toy_tokens(toy_grid((4, 6), (3, 3), (1, 5), (1, 1)))

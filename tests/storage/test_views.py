@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import inspect, text
+
+from storage.views import TOKEN_COLUMNS, VIEWS
+from tests.factories import make_run
+
+# As published; a later version may append columns and views, and never takes one away or renames it.
+PUBLISHED = {
+    "v_runs": (
+        "run, request, created_utc, model, model_family, model_revision, strategy, strategy_name, strategy_stage, "
+        "strategy_params_json, budget_requested, budget_realised, tokens_total, tokens_kept, retention_ratio, image, "
+        "image_name, image_width, image_height, crs, question, question_family, task, answer, answer_expected, "
+        "is_correct, confidence, choice_mass, seed, device, dtype, encode_seconds, compress_seconds, prefill_seconds, "
+        "decode_seconds, prefill_flops, kv_cache_bytes, peak_memory_bytes, evidence_recall, labels_json, "
+        "keepmap_version, code_commit"
+    ),
+    "v_choices": "run, choice, text, probability, is_expected",
+    "v_router": "run, stage, layer, stream, share, lambda, rho, score, threshold",
+    "v_failures": "failure, request_json, stage, reason, created_utc",
+}
+PUBLISHED_TOKENS = "run, token, row, col, view, left, top, right, bottom, fate, target, score, attention"
+
+
+def rows_of(store, query):
+    with store.database.reading() as connection:
+        return [dict(row) for row in connection.execute(text(query)).mappings()]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_view_has_its_published_columns_first_and_in_order(store, name):
+    published = PUBLISHED[name].split(", ")
+    with store.database.reading() as connection:
+        columns = [column["name"] for column in inspect(connection).get_columns(name)]
+    assert columns[: len(published)] == published
+
+
+def test_the_table_of_tokens_has_its_published_columns_first_and_in_order():
+    published = PUBLISHED_TOKENS.split(", ")
+    assert list(TOKEN_COLUMNS)[: len(published)] == published
+
+
+def test_views_whose_content_does_not_exist_yet_do_not_appear(store):
+    with store.database.reading() as connection:
+        assert sorted(inspect(connection).get_view_names()) == sorted(VIEWS) == sorted(PUBLISHED)
+
+
+def test_choices_are_listed_with_their_probabilities(store):
+    run = make_run()
+    store.add(run)
+    rows = rows_of(store, "SELECT * FROM v_choices ORDER BY choice")
+    assert [row["text"] for row in rows] == list(run.answer.choices)
+    assert [row["probability"] for row in rows] == list(run.answer.probabilities)
+    assert [row["text"] for row in rows if row["is_expected"]] == ["red"]
+    assert sum(row["probability"] for row in rows) == pytest.approx(1)
+
+
+def test_it_is_not_known_which_choice_is_expected_where_none_was_given(store):
+    store.add(make_run(expected=None))
+    assert {row["is_expected"] for row in rows_of(store, "SELECT * FROM v_choices")} == {None}
+
+
+def test_a_route_decision_has_one_row_per_stream(store):
+    run = make_run(strategy="dualcomp@0.25")
+    store.add(run)
+    store.add(make_run(strategy="divprune@0.25"))
+    rows = {row["stream"]: row for row in rows_of(store, "SELECT * FROM v_router")}
+    assert set(rows) == {"semantic", "geometric"}
+    assert {stream: row["share"] for stream, row in rows.items()} == dict(run.selection.router.shares)
+    assert {(row["run"], row["stage"], row["lambda"], row["rho"]) for row in rows.values()} == {
+        (run.id, "encoder", 0.5, 0.25)
+    }
+
+
+def test_failures_are_listed_and_are_no_runs(store):
+    failure = store.fail({"strategy": "fastv@0.5"}, "encode", "out of memory")
+    (row,) = rows_of(store, "SELECT * FROM v_failures")
+    assert (row["failure"], row["stage"], row["reason"]) == (failure, "encode", "out of memory")
+    assert row["request_json"] == '{"strategy":"fastv@0.5"}'
+    assert rows_of(store, "SELECT * FROM v_runs") == []
+
+
+def test_aggregates_over_the_view_work(store):
+    for seed in range(4):
+        store.add(make_run(seed, strategy="fastv@0.5", correct=seed != 0))
+    (row,) = rows_of(store, "SELECT strategy_name, avg(is_correct) AS accuracy, count(*) AS n FROM v_runs GROUP BY 1")
+    assert row == {"strategy_name": "fastv", "accuracy": 0.75, "n": 4}
