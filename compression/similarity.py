@@ -15,7 +15,7 @@ from torch import Tensor
 from compression.grid import TokenGrid
 from compression.tokens import unit_rows
 
-ROWS_AT_ONCE = 4096  # rows of a similarity matrix held at a time: 1 GiB of float32 against 65,536 columns
+ROWS_AT_ONCE = 1024  # rows of a similarity matrix held at a time: 256 MiB of float32 against 65,536 columns
 
 Offset = tuple[int, int]
 """(row, column) step to a neighbour."""

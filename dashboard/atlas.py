@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from analysis.errors import ImageError
 from analysis.imagery import encode_png, media_type, mercator_tile, pixel_tile, thumbnail
 from analysis.imagery.cache import ByteCache
@@ -16,7 +18,7 @@ from dashboard.layers import PAINTER_VERSION, Look, paint
 from dashboard.opened import Opened, Shelf
 from dashboard.palette import Theme, palette, palette_digest
 from dashboard.placement import Placement, place_image
-from dashboard.tiles import is_tile
+from dashboard.tiles import TILE, is_tile
 from dashboard.visitors import is_id
 from storage import AssetMissing, Comparison, ComparisonNotFound, JobRow, NotFound, RunNotFound, RunSummary, Store
 
@@ -38,6 +40,9 @@ class Encoded:
     def nbytes(self) -> int:
         """Bytes held in memory."""
         return len(self.content)
+
+
+EMPTY_TILE = Encoded(encode_png(np.zeros((TILE, TILE, 4), dtype=np.uint8)), "image/png")
 
 
 class Atlas:
@@ -139,23 +144,24 @@ class Atlas:
             return None
 
     def image_tile(self, image: ImageRef, zoom: int, x: int, y: int) -> Encoded | None:
-        """A tile of the image as it lies on the map, None where there is none.
+        """A tile of the image as it lies on the map, transparent where there is no image; None where there can be no tile.
 
         Raises:
             ImageError: the file cannot be read.
         """
-        path = self.path(image)
-        if path is None or not is_tile(zoom, x, y):
+        if not is_tile(zoom, x, y):
             return None
+        path = self.path(image)
+        if path is None:
+            return EMPTY_TILE
         is_placed = self.placement(image).is_placed
         draw = mercator_tile if is_placed else pixel_tile
 
         def make() -> Encoded:
             content = draw(path, zoom, x, y)
-            return Encoded(content or b"", "image/png")
+            return EMPTY_TILE if content is None else Encoded(content, "image/png")
 
-        tile = self._tiles.get(("image", image.digest, is_placed, zoom, x, y), make)
-        return tile if tile.content else None
+        return self._tiles.get(("image", image.digest, is_placed, zoom, x, y), make)
 
     def thumbnail(self, image: ImageRef) -> Encoded | None:
         """The whole image, small; None where its bytes are not kept or cannot be read."""

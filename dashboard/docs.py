@@ -19,6 +19,7 @@ from pathlib import Path
 
 from compression.compressor import StrategyInfo
 from compression.strategies import CATALOGUE
+from dashboard.cli import build_parser
 from dashboard.errors import DashboardError
 from dashboard.settings import Settings
 
@@ -78,10 +79,7 @@ def settings_table() -> str:
 
 def command_table(parser: argparse.ArgumentParser | None = None) -> str:
     """One row per verb of the command line, with its one-line help."""
-    if parser is None:
-        from dashboard.cli import build_parser  # the command line imports nothing heavy, but it is not needed elsewhere
-
-        parser = build_parser()
+    parser = parser or build_parser()
     rows = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -98,10 +96,10 @@ GENERATED: Mapping[str, Callable[[], str]] = {
 
 
 def passages(text: str) -> dict[str, str]:
-    """The passages of a text: name to body.
+    r"""The passages of a text: name to body.
 
-    >>> passages("<!-- begin a -->\\nbody\\n<!-- end a -->")
-    {'a': 'body\\n'}
+    >>> passages("<!-- begin a -->\nbody\n<!-- end a -->")
+    {'a': 'body\n'}
 
     Raises:
         InvalidPassage: a passage is not closed, opened twice, or lies in another.
@@ -117,10 +115,10 @@ def passages(text: str) -> dict[str, str]:
 
 
 def rewritten(text: str, bodies: Mapping[str, str]) -> str:
-    """The text with these passages put in.
+    r"""The text with these passages put in.
 
-    >>> rewritten("<!-- begin a -->\\nold\\n<!-- end a -->", {"a": "new\\n"})
-    '<!-- begin a -->\\nnew\\n<!-- end a -->'
+    >>> rewritten("<!-- begin a -->\nold\n<!-- end a -->", {"a": "new\n"})
+    '<!-- begin a -->\nnew\n<!-- end a -->'
 
     Raises:
         InvalidPassage: the text has no passage of a name, or a broken one.
@@ -160,7 +158,7 @@ def run(command: str, folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPMAP_")}
     environment |= {"PYTHONPATH": str(README.parent), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(  # noqa: S603 - the README's own commands, no shell
-        [sys.executable, "-c", "import sys; from dashboard.cli import main; sys.exit(main())", *words],
+        [sys.executable, "-m", "dashboard.cli", *words],
         cwd=folder,
         env=environment,
         capture_output=True,

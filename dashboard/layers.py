@@ -29,6 +29,7 @@ DETAIL_PIXELS = 6
 """Cells smaller than this on screen get no outline, dot or line: they would hide what they mark."""
 
 _SIGN_PIXELS = 12
+_SIGNED = 0.25  # share of the difference scale from which a token is marked
 _MOST_LINES = 20_000
 _PRESENCE = np.array([1.0, 0.5, 0.0], dtype=np.float32)  # kept, merged, dropped
 
@@ -227,13 +228,11 @@ def _paint_difference(scene: _Scene) -> None:
     scene.sheet.tint(colours, (strength * scene.is_token).astype(np.float32))
     if scene.cell_pixels < _SIGN_PIXELS:
         return
-    for sign in (-1, 1):
-        tokens, centres = scene.inside(np.flatnonzero(sign * change >= 0.25))
-        arm = min(4.0, scene.cell_pixels * 0.2)
-        lines = np.hstack([centres - (arm, 0), centres + (arm, 0)])
-        if sign > 0:
-            lines = np.concatenate([lines, np.hstack([centres - (0, arm), centres + (0, arm)])])
-        scene.cased(scene.sheet.lines(lines) > 0, scene.palette.ink, 1.0)
+    # More is marked by a plus, so that colour is not alone.
+    _, centres = scene.inside(np.flatnonzero(change >= _SIGNED))
+    arm = min(4.0, scene.cell_pixels * 0.2)
+    strokes = [np.hstack([centres - stroke, centres + stroke]) for stroke in ((arm, 0.0), (0.0, arm))]
+    scene.cased(scene.sheet.lines(np.concatenate(strokes)) > 0, scene.palette.ink, 1.0)
 
 
 def change_of(run: Opened, look: Look) -> NDArray[np.float32] | None:

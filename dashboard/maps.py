@@ -113,8 +113,8 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
     if not letters:
         return "", {}, ""
     options = {
-        "location": [0, 0],
-        "zoom_start": 0,
+        "location": _middle(placement),
+        "zoom_start": placement.zoom,
         "tiles": None,
         "crs": "EPSG3857" if placement.is_placed else "Simple",
         "attribution_control": False,
@@ -184,6 +184,12 @@ def _bounds(placement: Placement) -> list[list[float]]:
     return [[-placement.image.height / unit, 0.0], [0.0, placement.image.width / unit]]
 
 
+def _middle(placement: Placement) -> list[float]:
+    """The centre of the image as the map counts: where a map is until the page has measured it."""
+    (south, west), (north, east) = _bounds(placement)
+    return [(south + north) / 2, (west + east) / 2]
+
+
 def _plate(comparison: Comparison, position: int, element: str | None, job: JobRow | None) -> Markup:
     pane, letter, title = comparison.panes[position], LETTERS[position], title_of(comparison.panes[position].strategy)
     place = Markup("")
@@ -217,6 +223,7 @@ _PAGE = Markup(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="same-origin">
 <title>{title}</title>
+<link rel="icon" href="data:,">
 {links}
 <link rel="stylesheet" href="/keepmap/tokens.css">
 <link rel="stylesheet" href="/keepmap/maps.css">
@@ -231,7 +238,7 @@ _PAGE = Markup(
 <label>Opacity<input type="range" id="opacity" min="0" max="100" value="100" aria-label="Layer opacity"></label>
 </div>
 </div>
-<div id="legend" aria-live="polite"></div>
+<div id="legend" class="legend" aria-live="polite"></div>
 <p id="trouble" role="alert" hidden></p>
 <section id="maps" aria-label="Maps, synchronised">
 <div class="plates" id="plates">

@@ -26,7 +26,8 @@ _CLOSER = 6
 """Zooms beyond the image's own at which the maps still go closer."""
 
 _NARROWEST, _WIDEST = 3 / 4, 4 / 3
-_EARTH_METRES = 6_371_000.0
+_EQUATOR_METRES = 6_378_137.0
+_ECCENTRICITY_SQUARED = 0.00669437999014
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,11 @@ def _ratio(info: ImageInfo) -> float:
 
 
 def _metres(info: ImageInfo) -> float:
-    """The ground length of a pixel's side at the image's centre, on a sphere."""
+    """The ground length of a pixel's side at the image's centre, by the radii of curvature of the WGS 84 ellipsoid."""
     column, row = info.width / 2, info.height / 2
     (west, south), (east, north) = pixel_to_lonlat(info, [(column, row), (column + 1, row)])
-    across = math.radians(east - west) * math.cos(math.radians((south + north) / 2))
-    return _EARTH_METRES * math.hypot(across, math.radians(north - south))
+    latitude = math.radians((south + north) / 2)
+    flat = 1 - _ECCENTRICITY_SQUARED * math.sin(latitude) ** 2
+    across = math.radians(east - west) * math.cos(latitude) * _EQUATOR_METRES / math.sqrt(flat)
+    up = math.radians(north - south) * _EQUATOR_METRES * (1 - _ECCENTRICITY_SQUARED) / flat**1.5
+    return math.hypot(across, up)

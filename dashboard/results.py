@@ -10,7 +10,7 @@ from markupsafe import Markup
 from compression.backends.base import Seconds
 from compression.compressor import StrategyInfo
 from dashboard.facts import RunFacts, shown_layer
-from dashboard.markup import EMPTY, button, count, flops, join, key, milliseconds, percent, size_of, verdict
+from dashboard.markup import EMPTY, count, flops, join, key, milliseconds, percent, size_of, verdict
 
 _NONE = Markup('<span class="none">none</span>')
 _LOUD = ("reconstruction", "fallback", "out of domain", "out-of-domain", "untrained", "random weights")
@@ -65,23 +65,22 @@ def _column(position: int, pane: PaneView, layer: int | None) -> Markup:
     facts = pane.facts
     head = Markup('<div class="cap">{}<b>{}</b><span class="n num">{}</span></div>').format(key(position), pane.title, budget_words(pane))
     if facts is None:
-        return Markup('<article class="res" data-state="{}">{}{}</article>').format(pane.state, head, _missing(position, pane))
+        return Markup('<article class="res" data-state="{}">{}{}</article>').format(pane.state, head, _missing(pane))
     parts = [head, _fates(facts), _answer(facts), _probabilities(facts), _facts(facts, layer), _labels(facts, pane.info), _provenance(facts)]
     return Markup('<article class="res" data-state="done">{}</article>').format(join(parts))
 
 
-def _missing(position: int, pane: PaneView) -> Markup:
+def _missing(pane: PaneView) -> Markup:
     """What stands where a result will be, or why there is none."""
     if pane.state in ("waiting", "running"):
         widths = ("100%", "45%", "80%", "64%")
         ghosts = join(Markup('<div class="ghost" style="width:{}"></div>').format(width) for width in widths)
         word = "Waiting for its turn" if pane.state == "waiting" else "Running"
         return Markup('<div class="pending"><span class="sr">{}</span>{}</div>').format(word, ghosts)
-    title = {"refused": "Refused", "failed": "Failed", "cancelled": "Cancelled"}.get(pane.state, "No result")
-    mend = button(f"Use {pane.lowest:,} tokens", "lowest", pane=position, tokens=pane.lowest) if pane.lowest else EMPTY
-    kept = {"failed": "Stored as failed.", "refused": "Nothing was run or stored.", "cancelled": "Nothing was stored."}.get(pane.state, "")
-    return Markup('<div class="why {}"><b>{}</b><p>{} {}</p>{}<span class="mono">{}</span></div>').format(
-        pane.state, title, pane.reason, kept, mend, pane.strategy
+    words = {"refused": "It was refused", "failed": "It failed", "cancelled": "It was cancelled", "deleted": "The run was deleted"}
+    where = "." if pane.state == "deleted" else "; the reason stands in its place among the maps."
+    return Markup('<div class="why"><b>No result</b><p>{}{}</p><span class="mono">{}</span></div>').format(
+        words.get(pane.state, "There is none"), where, pane.strategy
     )
 
 

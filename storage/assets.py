@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
-from sqlalchemy import Connection, exists, func, insert, select, update
+from sqlalchemy import Connection, exists, func, insert, select, true, update
 from sqlalchemy import delete as delete_from
 
 from analysis.run import utc_now
@@ -104,22 +104,21 @@ class ImageFolder:
             update(images).where(images.c.digest == digest, images.c.is_awaited).values(is_awaited=False)
         )
 
-    def release(self, connection: Connection, digests: Iterable[str], awaited_before: str = "") -> list[str]:
-        """Forget the images that nothing uses, and return them; `sweep` deletes the files after the commit.
+    def release(self, connection: Connection, digests: Iterable[str] | None, awaited_before: str = "") -> None:
+        """Forget those of the images that nothing uses; `sweep` deletes the files after the commit.
 
         Args:
+            digests: Which images; None for all.
             awaited_before: Images that were never used are forgotten if they were received before this time, ISO 8601.
         """
         images = schema.images
         condition = [
-            images.c.digest.in_(list(digests)),
+            true() if digests is None else images.c.digest.in_(list(digests)),
             ~images.c.is_awaited | (images.c.received_utc < awaited_before),
             ~exists().where(schema.runs.c.image == images.c.digest),
             ~exists().where(schema.comparisons.c.image == images.c.digest),
         ]
-        unused = list(connection.scalars(select(images.c.digest).where(*condition)))
-        connection.execute(delete_from(images).where(images.c.digest.in_(unused)))
-        return unused
+        connection.execute(delete_from(images).where(*condition))
 
     def sweep(self, digests: Iterable[str]) -> None:
         """Delete the files of images that the store does not count any more.
@@ -130,11 +129,7 @@ class ImageFolder:
         if not any(file.exists() for file in files):
             return
         with self.database.writing() as connection:
-            counted = set(
-                connection.scalars(
-                    select(schema.images.c.digest).where(schema.images.c.digest.in_([file.name for file in files]))
-                )
-            )
+            counted = set(connection.scalars(select(schema.images.c.digest)))
             for file in files:
                 if file.name not in counted:
                     try:
@@ -150,8 +145,7 @@ class ImageFolder:
         """
         before = (datetime.now(UTC) - timedelta(seconds=awaited_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self.database.writing() as connection:
-            known = list(connection.scalars(select(schema.images.c.digest)))
-            self.release(connection, known, before)
+            self.release(connection, None, before)
         if not self.folder.is_dir():
             return 0
         files = {file.name for file in self.folder.iterdir() if DIGEST.fullmatch(file.name)}

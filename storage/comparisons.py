@@ -14,7 +14,7 @@ from storage.assets import ImageFolder
 from storage.database import Database
 from storage.errors import ComparisonNotFound, NotStorable
 from storage.records import PANE_STATES, Comparison, Pane
-from storage.rows import column_text, json_text
+from storage.rows import json_text, page
 from storage.runs import delete_runs, visible
 
 
@@ -37,6 +37,7 @@ class Comparisons:
         for pane in comparison.panes:
             _check_pane(pane)
         with self.database.writing() as connection:
+            self.images.mark_used(connection, comparison.image.digest)
             if connection.scalar(select(schema.comparisons.c.id).where(schema.comparisons.c.id == comparison.id)):
                 return comparison.id
             for pane in comparison.panes:
@@ -47,7 +48,6 @@ class Comparisons:
             if comparison.panes:
                 rows = [_pane_row(comparison.id, position, pane) for position, pane in enumerate(comparison.panes)]
                 connection.execute(insert(schema.panes), rows)
-            self.images.mark_used(connection, comparison.image.digest)
         return comparison.id
 
     def set_pane(self, comparison_id: str, position: int, pane: Pane) -> None:
@@ -65,7 +65,7 @@ class Comparisons:
             where = (panes.c.comparison == comparison_id, panes.c.position == position)
             if connection.execute(update(panes).where(*where).values(row)).rowcount == 0:
                 raise ComparisonNotFound(
-                    f"there is no comparison {comparison_id!r} with a pane {position}; it may have been deleted"
+                    f"there is no comparison {comparison_id[:40]!r} with a pane {position}; it may have been deleted"
                 )
 
     def comparison(self, comparison_id: str, owner: str | None = None) -> Comparison:
@@ -131,7 +131,7 @@ def abandon_panes(connection: Connection, comparison_ids: list[str], state: str,
 def _load(connection: Connection, *where: Any, limit: int, offset: int) -> list[Comparison]:
     comparisons, panes = schema.comparisons, schema.panes
     query = select(comparisons).where(*where).order_by(comparisons.c.created_utc.desc(), comparisons.c.number.desc())
-    rows = connection.execute(query.limit(max(limit, 0)).offset(max(offset, 0))).all()
+    rows = connection.execute(page(query, limit, offset)).all()
     by_id: dict[str, list[Pane]] = {row.id: [] for row in rows}
     for pane in connection.execute(
         select(panes).where(panes.c.comparison.in_(by_id)).order_by(panes.c.comparison, panes.c.position)
@@ -173,13 +173,13 @@ def _comparison_row(comparison: Comparison, owner: str) -> dict[str, Any]:
         "created_utc": comparison.created_utc,
         "image": comparison.image.digest,
         "image_json": json_text(asdict(comparison.image)),
-        "question": column_text(comparison.question),
+        "question": comparison.question,
         "choices_json": json_text(list(comparison.choices)),
-        "expected": None if comparison.expected is None else column_text(comparison.expected),
+        "expected": comparison.expected,
         "evidence_json": json_text([list(box) for box in comparison.evidence]),
-        "family": column_text(comparison.family),
-        "task": column_text(comparison.task),
-        "model": column_text(comparison.model),
+        "family": comparison.family,
+        "task": comparison.task,
+        "model": comparison.model,
         "notices_json": json_text(list(comparison.notices)),
     }
 
@@ -204,7 +204,7 @@ def _comparison_of(row: Row[Any], panes: tuple[Pane, ...]) -> Comparison:
 
 
 def _pane_row(comparison_id: str, position: int, pane: Pane) -> dict[str, Any]:
-    return {"comparison": comparison_id, "position": position, **asdict(pane), "reason": column_text(pane.reason)}
+    return {"comparison": comparison_id, "position": position, **asdict(pane)}
 
 
 def _check_pane(pane: Pane) -> None:
@@ -221,5 +221,5 @@ def _check_links(connection: Connection, pane: Pane) -> None:
 
 def _no_comparison(comparison_id: str) -> ComparisonNotFound:
     return ComparisonNotFound(
-        f"there is no comparison {comparison_id!r}; it may have been deleted, or it is in another store"
+        f"there is no comparison {comparison_id[:40]!r}; it may have been deleted, or it is in another store"
     )

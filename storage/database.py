@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, QueuePool, StaticPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from storage.errors import InvalidAddress, StoreCorrupt, StoreMissing, StoreReadOnly
+from storage.errors import InvalidAddress, NotStorable, StoreCorrupt, StoreMissing, StoreReadOnly
 from storage.faults import sqlite_code, translate
 
 WRITES = "keepmap_writes"
@@ -74,7 +74,9 @@ class Database:
                 return _connect_read_only(path, busy_seconds)
             return sqlite3.connect(path or ":memory:", timeout=busy_seconds, check_same_thread=False)
 
-        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool if path else StaticPool)
+        # A connection to a file costs little, so a thread never waits for another one's.
+        pool = {"poolclass": QueuePool, "max_overflow": -1} if path else {"poolclass": StaticPool}
+        engine = create_engine("sqlite://", creator=connect, **pool)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -120,6 +122,10 @@ class Database:
             yield
         except (DBAPIError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # the driver's, about a value that no column can hold
+            raise NotStorable(
+                f"{self.place} cannot hold a value ({error}); use smaller numbers and valid text"
+            ) from error
 
     def close(self) -> None:
         """Let go of all connections; a database in memory is gone."""
@@ -158,7 +164,7 @@ def _may_write(path: Path) -> bool:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse what is no database or lacks its end: SQLite takes a single byte for a new one, and looks at the end late."""
+    """Refuse what is no database, or one without its end: SQLite takes one byte for a new one and looks late."""
     with path.open("rb") as file:
         header = file.read(100)
         size = file.seek(0, os.SEEK_END)

@@ -13,7 +13,7 @@ from storage import schema
 from storage.database import Database
 from storage.errors import FailureNotFound
 from storage.records import Failure
-from storage.rows import column_text, json_text
+from storage.rows import page, request_text
 
 
 class Failures:
@@ -33,9 +33,9 @@ class Failures:
             "id": new_id(),
             "owner": owner,
             "created_utc": utc_now(),
-            "request_json": json_text(dict(request_json)),
-            "stage": column_text(stage),
-            "reason": column_text(reason),
+            "request_json": request_text(request_json),
+            "stage": stage,
+            "reason": reason,
         }
         with self.database.writing() as connection:
             connection.execute(insert(schema.failures).values(failure))
@@ -51,14 +51,14 @@ class Failures:
         with self.database.reading() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
-            raise FailureNotFound(f"there is no failure {failure_id!r}; it may have been deleted")
+            raise FailureNotFound(f"there is no failure {failure_id[:40]!r}; it may have been deleted")
         return _failure_of(row)
 
     def failures(self, owner: str | None = None, limit: int = 50, offset: int = 0) -> list[Failure]:
         """Stored failures, newest first: this owner's, all for None."""
         query = select(schema.failures).where(_mine(owner)).order_by(schema.failures.c.number.desc())
         with self.database.reading() as connection:
-            return [_failure_of(row) for row in connection.execute(query.limit(max(limit, 0)).offset(max(offset, 0)))]
+            return [_failure_of(row) for row in connection.execute(page(query, limit, offset))]
 
 
 def _mine(owner: str | None) -> ColumnElement[bool]:

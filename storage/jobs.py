@@ -16,7 +16,7 @@ from storage.comparisons import abandon_panes
 from storage.database import Database
 from storage.errors import JobNotFound, NotStorable
 from storage.records import JOB_STATES, JobRow
-from storage.rows import column_text, json_text
+from storage.rows import page, request_text
 
 ACTIVE = ("queued", "running")
 ORPHANED = "The program stopped while this was being worked on; ask again."
@@ -43,8 +43,8 @@ class Jobs:
             "created_utc": utc_now(),
             "state": "queued",
             "progress": 0.0,
-            "message": column_text(message),
-            "request_json": json_text(dict(request)),
+            "message": message,
+            "request_json": request_text(request),
             "comparison": comparison,
             "worker": "",
             "is_cancel_requested": False,
@@ -73,12 +73,8 @@ class Jobs:
         where += [jobs.state == state] if state else []
         where += [jobs.comparison == comparison] if comparison else []
         with self.database.reading() as connection:
-            return [
-                _job_of(row)
-                for row in connection.execute(
-                    select(schema.jobs).where(*where).order_by(jobs.number).limit(max(limit, 0))
-                )
-            ]
+            query = select(schema.jobs).where(*where).order_by(jobs.number)
+            return [_job_of(row) for row in connection.execute(page(query, limit, 0))]
 
     def queue_position(self, job_id: str) -> int:
         """How many jobs are before this one: 0 when it is next, running or over.
@@ -113,7 +109,7 @@ class Jobs:
         values: dict[str, Any] = {"heartbeat_utc": _moment()}
         values |= {"state": state} if state is not None else {}
         values |= {"progress": min(max(progress, 0.0), 1.0)} if progress is not None else {}
-        values |= {"message": column_text(message)} if message is not None else {}
+        values |= {"message": message} if message is not None else {}
         jobs = schema.jobs
         with self.database.writing() as connection:
             connection.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(ACTIVE)).values(values))
@@ -159,7 +155,7 @@ class Jobs:
             )
             if job_id is None:
                 return None
-            claim = {"state": "running", "worker": column_text(worker), "heartbeat_utc": _moment()}
+            claim = {"state": "running", "worker": worker, "heartbeat_utc": _moment()}
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(claim))
         return self.job(job_id)
 
@@ -200,4 +196,4 @@ def _job_of(row: Row[Any]) -> JobRow:
 
 
 def _no_job(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id!r}; it may have been deleted, or it is in another store")
+    return JobNotFound(f"there is no job {job_id[:40]!r}; it may have been deleted, or it is in another store")

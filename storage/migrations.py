@@ -1,6 +1,8 @@
-"""Ordered named steps that bring a store to this version, each in one transaction with its own record, applied on open.
+"""Ordered named steps that bring a store to this version, each in one transaction with its own record.
 
-A fresh store runs the same steps as an old one. A step is never changed once it was released: add another.
+A fresh store gets the tables as `schema` has them now, and counts as having had every step; an old one gets what it
+lacks when it is opened. So a change of the schema is two: in `schema`, and as a step at the end of `STEPS`, which is never changed
+once it was released. Whoever changes what a view shows calls `create_views` in the step.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ class Step:
     apply: Callable[[Connection], None]
 
 
-def first_tables(connection: Connection) -> None:
-    """Tables and views of version 0.1."""
+def create_all(connection: Connection) -> None:
+    """The tables and views of this version, in an empty database."""
     metadata.create_all(connection)
     create_views(connection)
 
 
-STEPS = (Step("0001 first tables", first_tables),)
+STEPS = (Step("0001 first tables", create_all),)
 
 
 def applied_steps(connection: Connection) -> list[str]:
@@ -91,16 +93,23 @@ def migrate(database: Database, steps: Sequence[Step] = STEPS) -> list[str]:
             pending = pending_steps(database, connection, steps)
             if not pending:
                 break
-            step, position = pending[0], len(steps) - len(pending) + 1
-            if database.path and position > 1 and not applied:
+            fresh, position = pending == list(steps), len(steps) - len(pending) + 1
+            if database.path and not fresh and not applied:
                 back_up(database.path, position - 1)
-            if position == 1:
-                schema_steps.create(connection, checkfirst=True)
-            step.apply(connection)
-            connection.execute(insert(schema_steps).values(name=step.name, position=position, applied_utc=utc_now()))
-            applied.append(step.name)
-            pending = pending[1:]
+            pending[0].apply(connection)
+            done = pending if fresh else pending[:1]
+            _record(connection, done, position)
+            applied += [step.name for step in done]
+            pending = pending[len(done) :]
     return applied
+
+
+def _record(connection: Connection, steps: Sequence[Step], position: int) -> None:
+    moment = utc_now()
+    rows = [
+        {"name": step.name, "position": position + offset, "applied_utc": moment} for offset, step in enumerate(steps)
+    ]
+    connection.execute(insert(schema_steps), rows)
 
 
 def backup_path(path: Path, version: int) -> Path:

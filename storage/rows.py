@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row
+from sqlalchemy import Row, Select
 
 from analysis.run import Run
 from compression.compressor import split_strategy
@@ -18,6 +18,12 @@ from compression.errors import CompressionError
 from compression.strategies import CATALOGUE
 from storage.errors import NotStorable, StoreCorrupt
 from storage.records import RunSummary
+
+THRESHOLDS = {"semantic": "tau"}
+"""The threshold that applies to a route, where the router names it otherwise: tau joins tokens to clusters."""
+
+MOST = 2**31 - 1
+"""The highest limit and offset of a list: databases refuse more."""
 
 SUMMARY_FIELDS = tuple(field.name for field in fields(RunSummary))
 
@@ -36,9 +42,18 @@ def json_text(value: object) -> str:
         ) from error
 
 
-def column_text(value: str) -> str:
-    """Text that every database takes: half a surrogate pair becomes "?". The run itself keeps the original."""
-    return value.encode("utf-8", "replace").decode("utf-8")
+def request_text(value: Mapping[str, Any]) -> str:
+    """What was asked as JSON that any reader takes: not-a-number becomes null.
+
+    Raises:
+        NotStorable: something in it is not a plain value.
+    """
+    return json_text(_without_nan(json.loads(json_text(dict(value)))))
+
+
+def page(query: Select[Any], limit: int, offset: int) -> Select[Any]:
+    """The part of a list that a page shows, whatever numbers an address named."""
+    return query.limit(min(max(limit, 0), MOST)).offset(min(max(offset, 0), MOST))
 
 
 def strategy_facts(text: str) -> tuple[str | None, dict[str, bool | int | float | str]]:
@@ -62,11 +77,11 @@ def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
         run=run.id,
         request=request.digest,
         created_utc=run.created_utc,
-        model=column_text(request.model.name),
+        model=request.model.name,
         model_family=request.model.family,
         model_revision=request.model.revision,
-        strategy=column_text(request.strategy),
-        strategy_name=column_text(run.strategy_name),
+        strategy=request.strategy,
+        strategy_name=run.strategy_name,
         strategy_stage=stage,
         strategy_params_json=json_text(parameters),
         budget_requested=run.tokens_requested,
@@ -75,15 +90,15 @@ def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
         tokens_kept=run.tokens_kept,
         retention_ratio=float(run.retention_ratio),
         image=request.image.digest,
-        image_name=column_text(request.image.name),
+        image_name=request.image.name,
         image_width=request.image.width,
         image_height=request.image.height,
-        crs=None if request.image.crs is None else column_text(request.image.crs),
-        question=column_text(request.question),
-        question_family=column_text(run.family),
-        task=column_text(run.task),
-        answer=column_text(answer.text),
-        answer_expected=None if answer.expected is None else column_text(answer.expected),
+        crs=request.image.crs,
+        question=request.question,
+        question_family=run.family,
+        task=run.task,
+        answer=answer.text,
+        answer_expected=answer.expected,
         is_correct=answer.is_correct,
         confidence=_known(answer.confidence),
         choice_mass=_known(answer.choice_mass),
@@ -99,8 +114,8 @@ def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
         peak_memory_bytes=cost.peak_memory_bytes,
         evidence_recall=None if run.evidence_recall is None else _known(run.evidence_recall),
         labels_json=json_text(list(run.labels)),
-        keepmap_version=run.environment.get("keepmap_version", ""),
-        code_commit=run.environment.get("code_commit", ""),
+        keepmap_version=run.environment.get("keepmap", ""),
+        code_commit=run.environment.get("commit", ""),
         comparison=run.comparison,
         owner=owner,
         is_sample=is_sample,
@@ -126,7 +141,7 @@ def choice_rows(run: Run) -> list[dict[str, Any]]:
         {
             "run": run.id,
             "position": position,
-            "text": column_text(text),
+            "text": text,
             "probability": _known(probability),
             "is_expected": None if expected is None else text.strip().lower() == expected.strip().lower(),
         }
@@ -151,7 +166,7 @@ def router_rows(run: Run) -> list[dict[str, Any]]:
             "lambda": decision.lam,
             "rho": decision.rho,
             "score": decision.margins.get(stream, decision.margins.get("lambda")),
-            "threshold": decision.thresholds.get(stream),
+            "threshold": decision.thresholds.get(stream, decision.thresholds.get(THRESHOLDS.get(stream, ""))),
         }
         for position, (stream, share) in enumerate(decision.shares.items())
     ]
@@ -174,6 +189,14 @@ def rebuilt(run_id: str, record_json: str, arrays: Mapping[str, NDArray[Any]]) -
 def _known(value: float) -> float | None:
     """SQL has no NaN: not known is NULL."""
     return float(value) if math.isfinite(value) else None
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> Any:

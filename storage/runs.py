@@ -19,8 +19,8 @@ from storage.records import RunSummary
 from storage.rows import (
     SUMMARY_FIELDS,
     choice_rows,
-    column_text,
     json_text,
+    page,
     rebuilt,
     router_rows,
     run_row,
@@ -54,6 +54,7 @@ class Runs:
         summary, record = summarise(run, owner, is_sample), json_text(run.to_json())
         packed = {name: pack(array) for name, array in run.arrays().items()}
         with self.database.writing() as connection:
+            self.images.mark_used(connection, run.request.image.digest)
             stored = connection.scalar(
                 select(schema.run_records.c.record_json).where(schema.run_records.c.run == run.id)
             )
@@ -76,7 +77,6 @@ class Runs:
             ):
                 if rows:
                     connection.execute(insert(table), rows)
-            self.images.mark_used(connection, run.request.image.digest)
         return run.id
 
     def get(self, run_id: str, owner: str | None = None) -> Run:
@@ -151,7 +151,7 @@ class Runs:
         """Stored runs, newest first.
 
         Args:
-            text: Occurs in the question, the answer, the image's name or the strategy, in upper or lower case; the first
+            text: Occurs in the question, answer, image name or strategy, in upper or lower case; the first
                 `SEARCH_LENGTH` characters count.
             strategy: A strategy's name, or its canonical text.
             correct: Right, wrong, or None for both and for those where it is not known.
@@ -161,9 +161,9 @@ class Runs:
         """
         where = _filters(text, strategy, model, task, correct, image, comparison, request, owner)
         order = (schema.runs.c.created_utc.desc(), schema.runs.c.number.desc())
-        query = select(*SUMMARY_COLUMNS).where(where).order_by(*order).limit(max(limit, 0)).offset(max(offset, 0))
+        query = select(*SUMMARY_COLUMNS).where(where).order_by(*order)
         with self.database.reading() as connection:
-            return [summary_of(row) for row in connection.execute(query)]
+            return [summary_of(row) for row in connection.execute(page(query, limit, offset))]
 
     def count(
         self,
@@ -238,15 +238,13 @@ def _filters(
     chosen = [visible(schema.runs, owner)]
     if text:
         searched = (runs.question, runs.answer, runs.image_name, runs.strategy)
-        chosen.append(
-            or_(*(column.icontains(column_text(text[:SEARCH_LENGTH]), autoescape=True) for column in searched))
-        )
+        chosen.append(or_(*(column.icontains(text[:SEARCH_LENGTH], autoescape=True) for column in searched)))
     if strategy:
         chosen.append(or_(runs.strategy_name == strategy, runs.strategy == strategy))
     if correct is not None:
         chosen.append(runs.is_correct == correct)
     equal = {"model": model, "task": task, "image": image, "comparison": comparison, "request": request}
-    chosen.extend(runs[name] == column_text(value) for name, value in equal.items() if value)
+    chosen.extend(runs[name] == value for name, value in equal.items() if value)
     return and_(*chosen)
 
 
@@ -275,4 +273,4 @@ def _packed_arrays(connection: Connection, run_id: str, name: str = "") -> dict[
 
 
 def _no_run(run_id: str) -> RunNotFound:
-    return RunNotFound(f"there is no run {run_id!r}; it may have been deleted, or it is in another store")
+    return RunNotFound(f"there is no run {run_id[:40]!r}; it may have been deleted, or it is in another store")

@@ -211,7 +211,7 @@ def make_run(
         task=task,
         labels=tuple(labels) or (("training-free reconstruction",) if name in ("dualcomp", "geollava8k") else ()),
         notices=tuple(notices),
-        environment={"keepmap_version": "0.1.0", "code_commit": "0" * 40, "python": "3.11.7", "device": "cpu"},
+        environment={"keepmap": "0.1.0", "commit": "0" * 40, "python": "3.11.7", "device": "cpu"},
         comparison=comparison,
     )
 

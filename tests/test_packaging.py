@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -118,6 +119,18 @@ def test_the_python_range_ends_before_the_standard_library_has_a_package_of_our_
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
     unbounded = [line for line in PROJECT["dependencies"] if not re.fullmatch(r"[\w-]+(==[\d.]+\*|>=[\d.]+,<[\d.]+)", line)]
     assert not unbounded
+
+
+def test_the_licence_is_the_apache_licence_word_for_word() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    digest = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == digest
+
+
+def test_vendored_code_carries_its_licence() -> None:
+    vendored = {path.parts[:4] for path in tracked() if path.parts[:3] == ("dashboard", "assets", "vendor") and len(path.parts) > 4}
+    bare = [Path(*folder) for folder in vendored if not list((ROOT / Path(*folder)).glob("LICENSE*"))]
+    assert vendored and not bare
 
 
 def test_torchvision_is_required_by_nothing() -> None:

@@ -120,6 +120,17 @@ def jpeg_header(file: BinaryIO, name: str, size: int, limits: Limits) -> Header:
     raise TruncatedImage(f"{name} is a JPEG that ends before its end marker ({size:,} bytes); copy or export it again")
 
 
+def without_metadata(jpeg: bytes) -> bytes:
+    """Leave EXIF, XMP, colour profiles and further pictures (segments APP1 and APP2) out of a JPEG."""
+    parts, position = [jpeg[:2]], 2
+    while (marker := _JPEG_MARKER.match(jpeg, position)) and marker.group()[-1] not in (0xD9, 0xDA):
+        end = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+        if marker.group()[-1] not in (0xE1, 0xE2):
+            parts.append(jpeg[position:end])
+        position = end
+    return b"".join([*parts, jpeg[position:]])
+
+
 def webp_header(file: BinaryIO, name: str, size: int) -> Header:
     """Walk the RIFF chunks; the first one gives the canvas."""
     file.seek(4)

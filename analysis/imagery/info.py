@@ -13,8 +13,8 @@ class ImageInfo:
     `bits` counts bits per sample, `colours` names each band ("red", "gray", "alpha", "palette", "undefined", …).
     `crs` is "EPSG:…" or WKT; `transform` is (a, b, c, d, e, f) with x = a·col + b·row + c and y = d·col + e·row + f at
     pixel corners. Both are None unless the file itself holds both. `overviews` holds the reductions stored in the
-    file, such as (2, 4, 8). `tags` names the
-    TIFF metadata items that begin with "KEEPMAP_". `notices` are sentences for the user about what was set aside.
+    file, such as (2, 4, 8). `tags` names the TIFF metadata items that begin with "KEEPMAP_". `notices` are sentences
+    for the user about what was set aside.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """PNG, JPEG and WebP: formats that are decoded whole, upright, and kept for the next tile."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from PIL import Image
 from analysis.errors import DamagedImage
 from analysis.imagery.cache import ByteCache
 from analysis.imagery.describe import identity
+from analysis.imagery.header import without_metadata
 from analysis.imagery.info import ImageInfo
 from analysis.imagery.limits import DECODED_CACHE_BYTES
 from analysis.imagery.raster import open_raster
@@ -100,7 +102,7 @@ def _decode(path: Path, info: ImageInfo) -> Decoded:
     if info.bits == 16:
         return _decode_deep(path, info)
     try:
-        with Image.open(path, formats=[info.format.upper()]) as file:
+        with Image.open(_source(path, info), formats=[info.format.upper()]) as file:
             file.load()
             image: Image.Image = file
             if file.mode not in ("L", "RGB", "RGBA") or "transparency" in file.info:
@@ -116,6 +118,11 @@ def _decode(path: Path, info: ImageInfo) -> Decoded:
             f"{info.height}; export it again"
         )
     return _Picture(turned)
+
+
+def _source(path: Path, info: ImageInfo) -> Path | BytesIO:
+    """Return what Pillow opens; it reads the EXIF of a JPEG unasked and warns of damage there, so that is left out."""
+    return BytesIO(without_metadata(path.read_bytes())) if info.format == "JPEG" else path
 
 
 def _shown_mode(image: Image.Image) -> str:

@@ -29,6 +29,12 @@ from analysis.imagery.resample import Samples, resize
 Box = tuple[int, int, int, int]
 Kind = Literal["grey", "rgb", "palette", "cmyk"]
 
+#: Floating-point samples beyond this are taken for missing ones; -3.4e38 is a common mark for them.
+_LARGEST_VALUE = 1e38
+
+#: A read that would decode more source pixels than this comes from the kept copy, where that is fine enough.
+_DIRECT_PIXELS = 2**20
+
 _overviews: ByteCache[Samples] = ByteCache(OVERVIEW_CACHE_BYTES)
 
 
@@ -74,7 +80,7 @@ def strips(
     seen = (min(right, info.width) - max(left, 0)) * (min(bottom, info.height) - max(top, 0))
     index, decimation = _stored_level(info, reduction)
     factor = overview_factor(info)
-    if factor > 1 and reduction >= factor and seen > decimation**2 * CHUNK_PIXELS:
+    if factor > 1 and reduction >= factor and seen > decimation**2 * _DIRECT_PIXELS:
         copy = overview(path, info, bands, kind)
         yield from _walk(_Level(copy.valid.shape, lambda box: _crop(copy, box)), info, window, size, factor)
     else:
@@ -228,13 +234,15 @@ def _read(
 def _valid(
     dataset: DatasetReader, info: ImageInfo, bands: tuple[int, ...], values: NDArray[np.generic], window: Window
 ) -> NDArray[np.bool_]:
-    """A pixel is missing where alpha is 0, the file's mask says so, a value is not finite, or all are nodata.
+    """Say which pixels the image has.
 
-    One shown band that happens to equal nodata does not make a hole: black water with a nodata of 0 stays.
+    One is missing where alpha is 0, where the file's mask says so, where a shown value is not finite or beyond 1e38,
+    and where all shown values are nodata: one band alone does not make a hole in black water whose nodata is 0.
     """
     valid = np.ones(values.shape[:2], np.bool_)
     if values.dtype.kind == "f":
-        valid &= np.isfinite(values).all(axis=2)
+        # Also false for NaN. Beyond it, sums and differences overflow in float32.
+        valid &= (np.abs(values) <= _LARGEST_VALUE).all(axis=2)
     if info.nodata is not None and np.isfinite(info.nodata):
         valid &= ~_equal(values, info.nodata).all(axis=2)
     if info.alpha_band is not None:

@@ -77,8 +77,8 @@ def choose_rendering(path: Path, info: ImageInfo) -> Rendering:
     Bands named red, green and blue are shown as such; otherwise the first three that are not alpha, which is right for
     aerial files of red, green, blue and near infrared; with fewer, the first in grey. Bytes are shown as they are.
     Samples of fewer bits fill the range. All others are stretched between their 2nd and 98th percentile: named colours
-    by one common range, which keeps the colour balance, other bands each by its own. Where these are equal the whole
-    range between the smallest and the largest value is taken.
+    by one common range, which keeps the colour balance, other bands each by its own. Where a band has no two
+    different ones, all are shown from their smallest to their largest value.
 
     Raises:
         ImageError: The pixels cannot be read.
@@ -93,7 +93,10 @@ def choose_rendering(path: Path, info: ImageInfo) -> Rendering:
     values = samples.values[::step, ::step][samples.valid[::step, ::step]].astype(np.float64)
     is_joint = kind == "rgb" and all(info.colours[band - 1] in _COLOURS for band in bands)
     groups = [values] if is_joint else list(values.T)
-    return Rendering(bands, kind, tuple(_range(group) for group in groups), PERCENTILES, samples.valid.shape)
+    ranges = [span for group in groups if (span := _percentile_range(group)) is not None]
+    if len(ranges) < len(groups):
+        return Rendering(bands, kind, tuple(_whole_range(group) for group in groups))
+    return Rendering(bands, kind, tuple(ranges), PERCENTILES, samples.valid.shape)
 
 
 def render(samples: Samples, rendering: Rendering) -> NDArray[np.uint8]:
@@ -137,12 +140,16 @@ def _shown(info: ImageInfo) -> tuple[tuple[int, ...], Kind]:
     return (tuple(usable[:3]), "rgb") if len(usable) >= 3 else ((usable[0],), "grey")
 
 
-def _range(values: NDArray[np.float64]) -> tuple[float, float]:
+def _percentile_range(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the values at the percentiles, or None where there are no two different ones."""
+    low, high = np.percentile(values, PERCENTILES) if values.size else (0.0, 0.0)
+    return (float(low), float(high)) if low < high else None
+
+
+def _whole_range(values: NDArray[np.float64]) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    if low == high:
-        low, high = float(values.min()), float(values.max())
+    low, high = float(values.min()), float(values.max())
     if low == high:
         # One value everywhere has no contrast to show: it becomes a middle grey.
         return low - 1.0, high + 1.0

@@ -14,6 +14,9 @@ from analysis.imagery.limits import Limits
 
 ALLOWED = "PNG, JPEG, WebP and TIFF (GeoTIFF, COG) are allowed, whatever the file is called"
 
+#: Bytes of plain English text.
+_TEXT = frozenset(b"\t\n\r\f") | frozenset(range(0x20, 0x7F))
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 #: A first look at content that people mistake for an image, for a message that helps.
@@ -42,7 +45,7 @@ def read_header(path: Path, name: str, limits: Limits) -> Header:
     """
     size = file_bytes(path)
     if size == 0:
-        raise NotAnImage(f"{name} is empty (0 bytes); {ALLOWED}; export or copy the image again")
+        raise NotAnImage(f"{name} is empty (0 bytes); {ALLOWED}; copy or export the image again")
     if size > limits.file_bytes:
         raise ImageTooLarge(
             f"{name} has {size:,} bytes; at most {limits.file_bytes:,} are allowed; cut out the part of interest"
@@ -59,7 +62,10 @@ def read_header(path: Path, name: str, limits: Limits) -> Header:
         elif start.startswith(_TIFF_MAGIC):
             header = _tiff(file, name, size, limits)
         else:
-            raise NotAnImage(f"{name} is not an image that can be opened: it is {_likely(start)}; {ALLOWED}")
+            raise NotAnImage(
+                f"{name} is not an image that can be opened: it is {_likely(start)}; {ALLOWED}; export it as one of "
+                "them"
+            )
     _check_size(header, name, limits)
     return header
 
@@ -83,7 +89,7 @@ def _likely(start: bytes) -> str:
     for pattern, words in _RECOGNISED:
         if pattern.match(start):
             return words
-    if b"\0" not in start:
+    if not set(start) - _TEXT:
         return "text"
     return f"of unknown content (it begins with the bytes {start[:4].hex(' ')})"
 
@@ -123,11 +129,10 @@ def _tiff(file: BinaryIO, name: str, size: int, limits: Limits) -> Header:
     first = directories[0]
     for directory in directories:
         # Overviews and masks are decoded too, so each answers for itself.
-        if directory.is_part:
-            part = Header("TIFF", directory.width, directory.height, directory.bands, directory.bits)
-            _check_size(part, name, limits)
-        elif directory is not first:
+        if directory is not first and not directory.is_part:
             continue
+        part = Header("TIFF", directory.width, directory.height, directory.bands, directory.bits)
+        _check_size(part, name, limits)
         if directory.block_bytes > limits.block_bytes:
             raise ImageTooLarge(
                 f"{name} stores its pixels in blocks of {directory.block_bytes:,} bytes; at most "

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 NAME = "keepmap_sdpa"
@@ -52,8 +52,9 @@ def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float
         float32 [heads, rows, keys].
     """
     heads, length, keys = query.shape[1], query.shape[2], key.shape[2]
-    key = repeat_kv(key, heads // key.shape[1])
-    scores = (query[:, :, positions] @ key.transpose(-1, -2)).float() * scaling
+    # Query heads that share a key head are stacked as rows: repeating the keys would copy them all.
+    stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
+    scores = (stacked @ key[0].transpose(-1, -2)).view(1, heads, -1, keys).float() * scaling
     if mask is not None:
         wanted = mask[:, :, positions if mask.shape[2] > 1 else slice(None), :keys]
         scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()

@@ -79,11 +79,6 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
             handle.remove()
 
 
-def hooks_on(model: nn.Module) -> int:
-    """Number of forward hooks on a model and its parts; zero when nobody listens."""
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-
-
 def synchronise(device: str) -> None:
     """Wait for a GPU, so that a clock read afterwards is honest."""
     if device.startswith("cuda"):

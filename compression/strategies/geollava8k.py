@@ -18,7 +18,7 @@ from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
 from compression.pointers import count_cycles, jump
 from compression.selection import Selection
-from compression.similarity import neighbour_cosine, neighbours
+from compression.similarity import neighbour_cosine, neighbours, scores_numpy
 from compression.tokens import Signal, VisualTokens
 
 OFFSETS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -107,6 +107,10 @@ class GeoLLaVA8K(Strategy):
         by_cluster = np.argsort(cluster, kind="stable")
         members = np.split(by_cluster, np.cumsum(sizes)[:-1])
         notes = [f"{shortfall} fewer outputs than the budget: there are not enough clusters"] if shortfall else []
+        if len(roots) == len(tokens):
+            notes.append(
+                "nothing was merged: no token is closer to a neighbour than to itself; a lower tau merges more"
+            )
         return Selection.merge(
             len(tokens),
             roots[kept],
@@ -127,7 +131,7 @@ class GeoLLaVA8K(Strategy):
         parts = [
             values[part].double() @ query.double() for part, query in zip(tokens.view_slices(), queries, strict=True)
         ]
-        scores: NDArray[np.float64] = torch.cat(parts).cpu().numpy()
+        scores: NDArray[np.float64] = torch.cat(parts).detach().cpu().numpy()
         return scores / math.sqrt(values.shape[1])
 
     def _parents(self, tokens: VisualTokens, context: Context) -> NDArray[np.int64]:
@@ -139,7 +143,7 @@ class GeoLLaVA8K(Strategy):
             logits = neighbour_cosine(tokens.features, table)
             own = torch.from_numpy(table == np.arange(len(table))[:, None]).to(logits.device)
             weights = torch.softmax(torch.where(own, self.tau, logits) / self.temperature, dim=1)
-        return strongest_neighbour(weights.cpu().numpy(), table)
+        return strongest_neighbour(scores_numpy(weights), table)
 
     def _choose(
         self, grid: TokenGrid, roots: NDArray[np.int64], score: NDArray[np.float64], count: int

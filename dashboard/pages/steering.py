@@ -205,7 +205,7 @@ def written(context: Context, steer: Steer, text: str, owner: str | None) -> tup
 
 def size_of_everything() -> int:
     """How many components `everything` writes."""
-    return 7 + view.PARTS * MOST + 8
+    return 7 + view.PARTS * MOST + 9
 
 
 def size_of_rows() -> int:

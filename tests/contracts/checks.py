@@ -97,7 +97,7 @@ def check_budget_of_all_tokens_is_the_identity_where_declared(compressor: Compre
 
 def check_same_seed_gives_the_same_answer(compressor: Compressor) -> None:
     """Two calls give equal selections, down to scores and diagnostics."""
-    for label, tokens, budget, selection in selections(compressor):
+    for label, tokens, budget, selection in selections(compressor)[::3]:
         assert compressor.compress(tokens, budget, toy_context(tokens)) == selection, label
 
 
@@ -124,6 +124,18 @@ def check_inputs_are_unmodified(compressor: Compressor) -> None:
         assert torch.equal(tokens.features, features)
         assert all(torch.equal(tokens.signals[name], value) for name, value in signals.items())
         assert attention is None or (context.attention is not None and torch.equal(context.attention, attention))
+
+
+def check_outputs_can_be_differentiated(compressor: Compressor) -> None:
+    """Features and signals may carry gradients; the decision cuts them, the outputs pass them on."""
+    tokens = toy_tokens(toy_grid((4, 6)))
+    signals = {name: value.clone().requires_grad_() for name, value in tokens.signals.items()}
+    live = replace(tokens, features=tokens.features.clone().requires_grad_(), signals=signals)
+    budget = budgets(compressor, len(tokens))[-1]
+    selection = compressor.compress(live, budget, toy_context(tokens))
+    assert selection == compressor.compress(tokens, budget, toy_context(tokens))
+    _outputs(selection, live).sum().backward()
+    assert live.features.grad is not None
 
 
 def check_dtype_is_preserved(compressor: Compressor) -> None:
@@ -254,7 +266,7 @@ def check_selection_survives_storage(compressor: Compressor) -> None:
 
 
 def check_declaration_is_complete(compressor: Compressor) -> None:
-    """The class tells what it is: text with score, deviations and source; ranges, labels, fields and parameters agree."""
+    """The class tells what it is: score, deviations, source; ranges, labels, fields and parameters agree."""
     info = compressor.info
     text = inspect.getdoc(type(compressor)) or ""
     first = text.splitlines()[0]
@@ -270,7 +282,9 @@ def check_declaration_is_complete(compressor: Compressor) -> None:
         if parameter.default is not None:
             assert parameter.check(parameter.default) == parameter.default
     if any(parameter.reconstructed for parameter in info.parameters):
-        assert any(label.startswith("reconstruction: ") for label in info.labels), "reconstructed parameters have a label"
+        assert any(label.startswith("reconstruction: ") for label in info.labels), (
+            "reconstructed parameters have a label"
+        )
     assert (info.stage is Stage.DECODER) == (Signal.LAYER_ATTENTION in info.needs)
 
 
@@ -288,6 +302,7 @@ CHECKS: tuple[Callable[[Compressor], None], ...] = (
     check_same_seed_gives_the_same_answer,
     check_global_chance_is_neither_read_nor_moved,
     check_inputs_are_unmodified,
+    check_outputs_can_be_differentiated,
     check_dtype_is_preserved,
     check_scores_follow_a_permutation_where_declared,
     check_choice_ignores_the_image_where_declared,

@@ -40,9 +40,7 @@ def compressors() -> list[Compressor]:
 
 @pytest.mark.parametrize("compressor", compressors(), ids=lambda compressor: format_strategy(compressor, Budget()))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_contract(
-    check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest
-) -> None:
+def test_contract(check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest) -> None:
     reason = EXCEPTIONS.get((check, compressor.info.name))
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

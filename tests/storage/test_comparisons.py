@@ -44,6 +44,19 @@ def test_a_comparison_of_plain_pixels_and_a_window_comes_back_equal(store):
     assert store.comparison(comparison.id) == comparison
 
 
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE panes; --", "<script>", "道 🛰️\u202e", "nul\x00", "x" * 50_000], ids=range(5)
+)
+def test_any_text_comes_back_unchanged(store, text):
+    comparison, _ = make_comparison()
+    panes = (Pane("identity@1.0", reason=text, state="refused"),)
+    comparison = replace(
+        comparison, question=text, choices=(text,), expected=text, family=text, task=text, notices=(text,), panes=panes
+    )
+    store.add_comparison(comparison)
+    assert store.comparison(comparison.id) == comparison
+
+
 def test_adding_a_comparison_twice_keeps_the_first(store):
     comparison, _ = stored(store)
     store.add_comparison(replace(comparison, question="another?"))

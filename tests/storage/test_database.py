@@ -30,6 +30,11 @@ def written(url, tmp_path):
     return tmp_path / "keepmap.db"
 
 
+def read_all(url):
+    with open_store(url) as store:
+        return [store.get(summary.id) for summary in store.find()]
+
+
 def test_a_store_is_made_where_there_is_none_and_found_again(url):
     run = make_run()
     with open_store(url) as store:
@@ -116,9 +121,8 @@ def test_a_store_that_is_damaged_inside_says_so_when_it_is_read(url, written):
     with written.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (written.stat().st_size - 4096))
-    with pytest.raises(StoreCorrupt, match="restore a backup"), open_store(url) as store:
-        for summary in store.find():
-            store.get(summary.id)
+    with pytest.raises(StoreCorrupt, match="restore a backup"):
+        read_all(url)
 
 
 def test_a_store_without_one_of_its_tables_says_so(url, written):

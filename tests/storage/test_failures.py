@@ -29,6 +29,11 @@ def test_a_failure_of_another_owner_is_not_found(store):
         store.failure("nothing")
 
 
+def test_what_was_asked_is_json_that_any_reader_takes(store):
+    identity = store.fail({"ratio": float("nan"), "list": [float("inf"), {"deep": float("nan")}]}, "open", "one")
+    assert store.failure(identity).request == {"ratio": None, "list": [None, {"deep": None}]}
+
+
 def test_a_failure_holds_plain_values_only(store):
     with pytest.raises(NotStorable, match="only plain values"):
         store.fail({"image": b"bytes"}, "open", "one")

@@ -54,6 +54,8 @@ def test_pages_of_a_list_follow_each_other(filled):
     assert [found.seed for found in filled.find(limit=2, offset=4)] == [1, 0]
     assert filled.find(limit=0) == []
     assert filled.find(limit=-1, offset=-3) == []
+    assert len(filled.find(limit=10**30)) == 6
+    assert filled.find(offset=10**30) == []
 
 
 def test_runs_of_the_same_second_are_listed_last_stored_first(store):

@@ -100,9 +100,9 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(url, old):
 
 
 def test_an_old_store_opened_for_reading_is_not_changed(url, old):
-    with opened(url, read_only=True) as database:
-        with pytest.raises(StoreReadOnly, match="by an older Keepmap; open it once for writing"):
-            migrate(database, LATER)
+    message = "by an older Keepmap; open it once for writing"
+    with opened(url, read_only=True) as database, pytest.raises(StoreReadOnly, match=message):
+        migrate(database, LATER)
     assert not backup_path(old, len(STEPS)).exists()
 
 
@@ -149,6 +149,27 @@ def test_every_column_says_what_it_holds():
         str(column) for table in schema.metadata.tables.values() for column in table.columns if not column.comment
     ]
     assert silent == []
+
+
+def shape_of(database):
+    """Columns of each table, in any order, and of each view, in order; and the indices."""
+    with database.reading() as connection:
+        seen = inspect(connection)
+        tables = {
+            (name, column["name"], str(column["type"]), column["nullable"])
+            for name in seen.get_table_names()
+            for column in seen.get_columns(name)
+        }
+        indices = {(name, index["name"]) for name in seen.get_table_names() for index in seen.get_indexes(name)}
+        views = {name: [column["name"] for column in seen.get_columns(name)] for name in seen.get_view_names()}
+    return tables, indices, views
+
+
+def test_a_migrated_store_has_the_shape_of_a_fresh_one(url, tmp_path, version_1):
+    with closing(sqlite3.connect(tmp_path / "keepmap.db")) as connection:
+        connection.executescript(version_1)
+    with open_store(url) as migrated, open_store("sqlite://") as fresh:
+        assert shape_of(migrated.database) == shape_of(fresh.database)
 
 
 def test_a_store_written_by_version_1_opens_and_reads(url, tmp_path, version_1):

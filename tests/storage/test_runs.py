@@ -99,9 +99,11 @@ def test_one_array_is_read_without_the_rest(store):
 
 
 @pytest.mark.parametrize("verb", ["get", "summary", "delete"])
-def test_a_run_that_is_not_there_is_not_found(store, verb):
-    with pytest.raises(RunNotFound, match="there is no run 'nothing'"):
-        getattr(store, verb)("nothing")
+@pytest.mark.parametrize("identity", ["nothing", "", "' OR 1=1", "a\x00", "\ud800", "x" * 100_000], ids=range(6))
+def test_a_run_that_is_not_there_is_not_found(store, verb, identity):
+    store.add(make_run())
+    with pytest.raises(RunNotFound, match="^there is no run .{0,60}; it may have been deleted"):
+        getattr(store, verb)(identity)
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
@@ -122,6 +124,19 @@ def test_any_text_comes_back_unchanged(store, hostile):
     assert summary.question == hostile.replace("\ud800", "?")
     assert summary.labels == ((hostile,) if hostile else ("",))
     assert [found.id for found in store.find(text=hostile)] == [run.id]
+
+
+def test_a_run_that_was_read_can_be_added_again(store):
+    run = make_run(strategy="dualcomp@0.25")
+    assert store.add(store.get(store.add(run))) == run.id
+    assert store.count() == 1
+
+
+def test_a_number_that_no_column_can_hold_is_refused(store):
+    run = make_run()
+    with pytest.raises(NotStorable, match="cannot hold a value .*; use smaller numbers"):
+        store.add(replace(run, request=replace(run.request, seed=2**70)))
+    assert store.count() == 0
 
 
 def test_numbers_of_numpy_in_diagnostics_are_stored_as_numbers(store):
@@ -178,7 +193,7 @@ def test_a_summary_agrees_with_its_run(store):
     assert (summary.tokens_total, summary.tokens_kept, summary.retention_ratio) == (256, 64, 0.25)
     assert (summary.is_correct, summary.confidence) == (True, run.answer.confidence)
     assert (summary.prefill_seconds, summary.decode_seconds) == (run.cost.prefill.median, None)
-    assert summary.keepmap_version == "0.1.0"
+    assert (summary.keepmap_version, summary.code_commit) == ("0.1.0", "0" * 40)
 
 
 def test_what_is_not_known_is_none_and_not_zero(store):
@@ -214,8 +229,10 @@ def test_a_changed_array_is_noticed_when_the_run_is_read(file_store):
     run = make_run()
     file_store.add(run)
     with closing(sqlite3.connect(file_store.database.path)) as connection:
-        where = "WHERE digest = (SELECT digest FROM run_arrays WHERE name = 'scores')"
-        connection.execute(f"UPDATE arrays SET data = zeroblob(length(data)) {where}")
+        connection.execute(
+            "UPDATE arrays SET data = zeroblob(length(data)) "
+            "WHERE digest = (SELECT digest FROM run_arrays WHERE name = 'scores')"
+        )
         connection.commit()
     with pytest.raises(StoreCorrupt, match="does not match its digest"):
         file_store.get(run.id)

@@ -67,6 +67,7 @@ def test_a_route_decision_has_one_row_per_stream(store):
     store.add(make_run(strategy="divprune@0.25"))
     rows = {row["stream"]: row for row in rows_of(store, "SELECT * FROM v_router")}
     assert set(rows) == {"semantic", "geometric"}
+    assert {stream: row["threshold"] for stream, row in rows.items()} == {"semantic": 0.85, "geometric": None}
     assert {stream: row["share"] for stream, row in rows.items()} == dict(run.selection.router.shares)
     assert {(row["run"], row["stage"], row["lambda"], row["rho"]) for row in rows.values()} == {
         (run.id, "encoder", 0.5, 0.25)

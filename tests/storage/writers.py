@@ -2,6 +2,7 @@
 
 python -m tests.storage.writers many URL FIRST COUNT
 python -m tests.storage.writers killed URL
+python -m tests.storage.writers dump > tests/storage/version_1.sql
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
 
 from storage import open_store
-from tests.factories import make_run
+from tests.factories import make_comparison, make_run
 
 LARGE = {"tokens": (64, 64), "strategy": "dualcomp@0.25"}
 
@@ -71,8 +77,22 @@ def write_killed(url: str) -> None:
         moment += 1
 
 
+def dump() -> str:
+    """A small store as SQL: how version_1.sql was made, before version 0.1 was released."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "keepmap.db"
+        with open_store(f"sqlite:///{path}") as store:
+            comparison, runs = make_comparison(strategies=("dualcomp@0.25",), tokens=(4, 4))
+            store.add(replace(runs[0], answer=replace(runs[0].answer, text="red")))
+            store.add_comparison(comparison)
+        with closing(sqlite3.connect(path)) as connection:
+            return "\n".join(connection.iterdump()) + "\n"
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "many":
+    if sys.argv[1] == "dump":
+        sys.stdout.write(dump())
+    elif sys.argv[1] == "many":
         write_many(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     else:
         write_killed(sys.argv[2])

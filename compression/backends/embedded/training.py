@@ -101,9 +101,9 @@ def train(
             raise ValueError(f"nothing to resume in {output}: no state/plan.json; start without --resume")
         plan = json.loads(plan_file.read_text(encoding="utf-8"))
         steps, seed, size = Schedule(**plan["steps"]), plan["seed"], ModelSize(**plan["size"])
-    run = _Run(output, seed, place, size or ModelSize(), log, save_every, exports, stop_after)
     else:
         (output / "train.log").unlink(missing_ok=True)
+    run = _Run(output, seed, place, size or ModelSize(), log, save_every, exports, stop_after)
     if steps is None:
         if minutes is None or not minutes > 0:
             raise ValueError(f"minutes must be larger than 0, got {minutes}; or give steps")

@@ -13,7 +13,7 @@ from compression.budget import split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.selection import RouterDecision, Selection, Stream
-from compression.similarity import min_max
+from compression.similarity import min_max, scores_numpy
 from compression.strategies.dualcomp.igsr import Route, structure, trace
 from compression.strategies.dualcomp.router import rule_ratio, rule_router
 from compression.strategies.dualcomp.scsa import Clusters, cluster
@@ -137,7 +137,7 @@ class DualComp(Strategy):
         clusters = cluster(tokens.features, self._attention(tokens), tokens.grid, tau, self.connectivity)
         geometry = structure(tokens.features, tokens.grid)
         strength = self._strength(tokens, geometry)
-        fusion = _Fusion(tokens, clusters, geometry.cpu().numpy(), strength, self, lam, theta)
+        fusion = _Fusion(tokens, clusters, scores_numpy(geometry), strength, self, lam, theta)
         if self.per == "image":
             fusion.add(range(len(tokens.grid.views)), count)
         else:
@@ -147,6 +147,8 @@ class DualComp(Strategy):
         semantic = fusion.streams.count(Stream.SEMANTIC) / made
         if Signal.TEXT_SIMILARITY not in tokens.signals:
             fusion.notes.append("the text term of the structure map is off: the model gives no similarity to the text")
+        if len(clusters.sizes) == total:
+            fusion.notes.append(f"nothing was merged: no neighbours are more alike than tau = {tau:g}")
         if made < count:
             fusion.notes.append(f"{count - made} fewer outputs than the budget: the open stream has too few clusters")
         return Selection.merge(
@@ -177,7 +179,9 @@ class DualComp(Strategy):
 
     def _attention(self, tokens: VisualTokens) -> NDArray[np.float64]:
         """[CLS] attention, mean over heads, summing to one over the patches of each view, float64 [tokens] (Eq. 2)."""
-        mean: NDArray[np.float64] = self.signal(tokens, Signal.CLS_ATTENTION).double().mean(dim=0).cpu().numpy()
+        mean: NDArray[np.float64] = (
+            self.signal(tokens, Signal.CLS_ATTENTION).detach().double().mean(dim=0).cpu().numpy()
+        )
         sizes = np.diff(tokens.grid.starts)
         sums = np.repeat(np.add.reduceat(mean, tokens.grid.starts[:-1]), sizes)
         uniform = np.repeat(1 / sizes, sizes)
@@ -198,8 +202,7 @@ class DualComp(Strategy):
 
 def scaled(tokens: VisualTokens, values: torch.Tensor) -> NDArray[np.float32]:
     """Values scaled to 0..1 in each view, float32 [tokens]; zeros in a view where all are equal."""
-    parts: NDArray[np.float32] = torch.cat([min_max(values[part]) for part in tokens.view_slices()]).cpu().numpy()
-    return parts
+    return scores_numpy(torch.cat([min_max(values[part]) for part in tokens.view_slices()]))
 
 
 def split_streams(count: int, lam: float, clusters: int, floor: float) -> tuple[int, int]:

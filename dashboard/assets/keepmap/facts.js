@@ -2,7 +2,7 @@
 
 import { boxOf } from "./boards.js";
 import { difference } from "./painters.js";
-import { getJson } from "./wire.js";
+import { getJson, runUrl } from "./wire.js";
 
 const FATES = ["kept", "merged", "dropped"];
 const MINUS = "\u2212";
@@ -50,9 +50,9 @@ export function localFacts(tokens, token, attention, geometry) {
 
 /** Facts of the token of a run under a pixel of the image, from the server; null where there is none. */
 export async function remoteFacts(run, [x, y], level, depth) {
-  const query = new URLSearchParams({ bbox: [x, y, x, y].join(","), limit: "1", level: String(level), of: depth.of });
-  if (depth.layer !== null) query.set("layer", String(depth.layer));
-  const answer = await getJson(`/runs/${run}/tokens?${query}`);
+  const query = { bbox: [x, y, x, y].join(","), limit: 1, level, of: depth.of };
+  if (depth.layer !== null) query.layer = depth.layer;
+  const answer = await getJson(runUrl(run, "tokens", query));
   if (!answer.tokens.length) return null;
   const facts = answer.tokens[0];
   // JSON has no NaN: null is "not there", absent is "not recorded".

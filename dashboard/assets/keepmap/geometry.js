@@ -2,18 +2,15 @@
 //
 // "World" coordinates are Leaflet's projected pixels at zoom 0, so that world * 2 ** zoom is what a map shows. A plain image
 // uses pixel / 2 ** depth. A georeferenced one is placed by a lattice of nodes whose longitude and latitude the server
-// computed; between them the page is bilinear in Web Mercator.
+// computed; between them the page is bilinear in both, and the server says how many pixels that may be off.
+
+import { unpack } from "./wire.js";
 
 const RADIANS = Math.PI / 180;
 
 function mercator(longitude, latitude) {
   const sine = Math.sin(latitude * RADIANS);
   return [256 * (longitude / 360 + 0.5), 256 * (0.5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI))];
-}
-
-function unproject(u, v) {
-  const y = (0.5 - v / 256) * 2 * Math.PI;
-  return [(u / 256 - 0.5) * 360, (2 * Math.atan(Math.exp(y)) - Math.PI / 2) / RADIANS];
 }
 
 /** Index of the interval of `nodes` that holds `value`; the outer ones reach to infinity. */
@@ -51,14 +48,13 @@ class Placed {
     const { x, y, lon, lat } = image.lattice;
     this.x = x;
     this.y = y;
-    this.u = new Float64Array(lon.length);
-    this.v = new Float64Array(lon.length);
-    for (let i = 0; i < lon.length; i++) [this.u[i], this.v[i]] = mercator(lon[i], lat[i]);
+    this.lon = unpack(lon);
+    this.lat = unpack(lat);
     this.inverse = this.#affine();
   }
 
-  world(px, py) {
-    const { x, y, u, v } = this;
+  lonlat(px, py) {
+    const { x, y, lon, lat } = this;
     const i = interval(x, px);
     const j = interval(y, py);
     const s = (px - x[i]) / (x[i + 1] - x[i]);
@@ -66,28 +62,34 @@ class Placed {
     const a = j * x.length + i;
     const c = a + x.length;
     const mix = (w) => (w[a] * (1 - s) + w[a + 1] * s) * (1 - t) + (w[c] * (1 - s) + w[c + 1] * s) * t;
-    return [mix(u), mix(v)];
+    return [mix(lon), mix(lat)];
+  }
+
+  world(px, py) {
+    return mercator(...this.lonlat(px, py));
   }
 
   /** The affine map through three corners, inverted: a first guess for `pixel`. */
   #affine() {
-    const { x, y, u, v } = this;
-    const right = x.length - 1;
-    const low = (y.length - 1) * x.length;
-    const width = x[right] - x[0];
-    const height = y[y.length - 1] - y[0];
-    const [a, b] = [(u[right] - u[0]) / width, (u[low] - u[0]) / height];
-    const [c, d] = [(v[right] - v[0]) / width, (v[low] - v[0]) / height];
+    const [left, right] = [this.x[0], this.x[this.x.length - 1]];
+    const [top, bottom] = [this.y[0], this.y[this.y.length - 1]];
+    const origin = this.world(left, top);
+    const across = this.world(right, top);
+    const down = this.world(left, bottom);
+    this.origin = origin;
+    const [a, b] = [(across[0] - origin[0]) / (right - left), (down[0] - origin[0]) / (bottom - top)];
+    const [c, d] = [(across[1] - origin[1]) / (right - left), (down[1] - origin[1]) / (bottom - top)];
     const determinant = a * d - b * c;
     return [d / determinant, -b / determinant, -c / determinant, a / determinant];
   }
 
   pixel(u, v) {
     const [a, b, c, d] = this.inverse;
-    let px = this.x[0] + a * (u - this.u[0]) + b * (v - this.v[0]);
-    let py = this.y[0] + c * (u - this.u[0]) + d * (v - this.v[0]);
-    // The placement is nearly affine, so two corrections leave less than a thousandth of a pixel.
-    for (let step = 0; step < 3; step++) {
+    const [originU, originV] = this.origin;
+    let px = this.x[0] + a * (u - originU) + b * (v - originV);
+    let py = this.y[0] + c * (u - originU) + d * (v - originV);
+    // The placement is nearly affine: each correction leaves a small part of the error before it.
+    for (let step = 0; step < 4; step++) {
       const [gu, gv] = this.world(px, py);
       px += a * (u - gu) + b * (v - gv);
       py += c * (u - gu) + d * (v - gv);
@@ -96,12 +98,8 @@ class Placed {
   }
 
   latlng(px, py) {
-    const [longitude, latitude] = unproject(...this.world(px, py));
+    const [longitude, latitude] = this.lonlat(px, py);
     return [latitude, longitude];
-  }
-
-  lonlat(px, py) {
-    return unproject(...this.world(px, py));
   }
 }
 

@@ -3,6 +3,9 @@
 import { brief, percent, signed } from "./facts.js";
 import { hatchLines } from "./painters.js";
 
+/** Names of scores that are longer than this stand on the maps, not in the legend. */
+export const LONG = 48;
+
 function element(tag, className, ...children) {
   const made = document.createElement(tag);
   if (className) made.className = className;
@@ -10,17 +13,27 @@ function element(tag, className, ...children) {
   return made;
 }
 
-/** Text in which *stars* mark what is printed bold. */
-function rich(text) {
+/** Text in which *stars* of the template, never of a value, mark what is printed bold. */
+function rich(strings, ...values) {
   const span = document.createElement("span");
-  text.split("*").forEach((part, i) => span.append(i % 2 ? element("b", "", part) : part));
+  let bold = null;
+  strings.forEach((string, i) => {
+    string.split("*").forEach((part, j) => {
+      if (j) {
+        bold = bold ? null : element("b", "");
+        if (bold) span.append(bold);
+      }
+      (bold || span).append(part);
+    });
+    if (i < values.length) (bold || span).append(String(values[i]));
+  });
   return span;
 }
 
-const item = (swatch, text) => element("span", "it", ...(swatch ? [swatch] : []), rich(text));
+const item = (swatch, words) => element("span", "it", ...(swatch ? [swatch] : []), words);
 
-function ramp(kind, low, high, after) {
-  return element("span", "it num scale-row", rich(low), element("span", `ramp ${kind}`), rich(high), ...(after ? [rich(after)] : []));
+function ramp(kind, low, high) {
+  return element("span", "it num scale-row", element("span", "", low), element("span", `ramp ${kind}`), element("span", "", high));
 }
 
 /** Buttons of which one is pressed. */
@@ -116,90 +129,93 @@ const number = (value) => value.toLocaleString("en");
 function aboutImage({ image, panes }) {
   const pane = panes.find((one) => one.facts);
   const size = `${number(image.width)} \u00d7 ${number(image.height)} px`;
-  if (!pane) return [item(null, `The image, ${size}`)];
+  if (!pane) return [item(null, rich`The image, ${size}`)];
   const { views, rows, cols, cell } = pane.facts;
   const metres = image.metres_per_pixel ? `, ${brief(image.metres_per_pixel * cell[0])} m` : "";
   const cut = views > 1 ? `${number(views)} views of ` : "";
   const token = `${brief(cell[0])} \u00d7 ${brief(cell[1])} px${metres}`;
-  return [item(null, `The image, ${size}. The model reads it as *${cut}${rows} \u00d7 ${cols} visual tokens*, each of ${token}`)];
+  return [item(null, rich`The image, ${size}. The model reads it as *${cut}${rows} \u00d7 ${cols} visual tokens*, each of ${token}`)];
 }
 
 function aboutRetention({ palette, picture }) {
   return [
-    item(swatch("kept", palette, picture), "*Kept*, clear"),
-    item(swatch("merged", palette, picture), "*Merged*, one outline with its target (dot)"),
-    item(swatch("dropped", palette, picture), "*Dropped*, veiled"),
+    item(swatch("kept", palette, picture), rich`*Kept*, clear`),
+    item(swatch("merged", palette, picture), rich`*Merged*, one outline with its target (dot)`),
+    item(swatch("dropped", palette, picture), rich`*Dropped*, veiled`),
   ];
 }
 
 function aboutClusters({ panes }) {
   const merging = panes.filter((pane) => pane.facts && pane.facts.merged);
-  if (!merging.length) return [item(null, "No strategy of this comparison merges tokens")];
-  return [item(null, "Tokens of one colour became *one* token, the dot; lines lead from each token to it. The rest is kept or dropped alone.")];
+  if (!merging.length) return [item(null, rich`No strategy of this comparison merges tokens`)];
+  return [item(null, rich`Tokens of one colour became *one* token, the dot; lines lead from each token to it. The rest is kept or dropped alone.`)];
 }
 
 function aboutScores({ panes, sharedScore }) {
   const scored = panes.filter((pane) => pane.facts && pane.facts.score);
-  if (!scored.length) return [item(null, "No strategy of this comparison ranks tokens by a score")];
-  const all = scored.map((pane) => pane.letter).join(", ");
-  if (sharedScore)
+  if (!scored.length) return [item(null, rich`No strategy of this comparison ranks tokens by a score`)];
+  if (sharedScore) {
+    const all = scored.map((pane) => pane.letter).join(", ");
+    const verb = scored.length > 1 ? "rank" : "ranks";
+    const { what } = scored[0].facts.score;
     return [
-      item(null, `By which ${all} ${scored.length > 1 ? "rank" : "ranks"} tokens: *${scored[0].facts.score.what || "score"}*`),
       ramp("seq", brief(sharedScore[0]), `${brief(sharedScore[1])}, square-root scale${scored.length > 1 ? ", shared" : ""}`),
+      what.length > LONG ? item(null, rich`The score by which ${all} ${verb} tokens`) : item(null, rich`${all} ${verb} tokens by *${what || "a score"}*`),
     ];
+  }
   return [
-    item(null, "Each strategy ranks by *its own score*: compare places, not values"),
-    ramp("seq", "lowest", "highest, square-root scale; the ends stand on each map"),
+    ramp("seq", "lowest", "highest, square-root scale; ends on each map"),
+    item(null, rich`Each ranks by *its own score*: compare places, not values`),
   ];
 }
 
 function sourcePick({ state, sources, set }) {
   if (sources.length < 2) return null;
-  return pick("From the", [["answer", "answer"], ["question", "question"]], state.depth.of, (of) => set({ of }));
+  const row = pick("From the", [["answer", "answer"], ["question", "question"]], state.depth.of, (of) => set({ of }));
+  row.append(element("span", "", "to each token"));
+  return row;
 }
 
 function aboutAttention(context) {
-  const { state, attentionScale, layers, set, sources } = context;
-  if (!layers) return [item(null, "Attention was not recorded in this comparison")];
+  const { state, attentionScale, layers, set } = context;
+  if (!layers) return [item(null, rich`Attention was not recorded in this comparison`)];
   const from = state.depth.of === "question" ? "From the question\u2019s words, on average, to each token" : "From the answer to each token";
   return [
-    sourcePick(context) || item(null, from),
-    ramp("seq", "0", `${percent(attentionScale[1], attentionScale[1] < 0.1 ? 1 : 0)}, square-root scale, shared`, sources.length < 2 ? "" : "to each token"),
+    sourcePick(context) || item(null, rich`${from}`),
+    ramp("seq", "0", `${percent(attentionScale[1], attentionScale[1] < 0.1 ? 1 : 0)}, square-root scale, shared`),
     stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })),
   ];
 }
 
 function aboutStreams({ panes }) {
   const pane = panes.find((one) => one.facts && one.facts.streams);
-  if (!pane) return [item(null, "No strategy of this comparison has streams")];
+  if (!pane) return [item(null, rich`No strategy of this comparison has streams`)];
   const { semantic, geometric, anchors } = pane.facts.streams;
   const numbers = anchors ? `; numbers mark ${number(anchors)} anchors` : "";
   return [
-    item(drawing(SEMANTIC), `*Semantic*, ${number(semantic)} cluster${semantic === 1 ? "" : "s"}, outlined`),
-    item(drawing(GEOMETRIC), `*Geometric*, ${number(geometric)} token${geometric === 1 ? "" : "s"}, traced in path order${numbers}`),
+    item(drawing(SEMANTIC), rich`*Semantic*, ${number(semantic)} cluster${semantic === 1 ? "" : "s"}, outlined`),
+    item(drawing(GEOMETRIC), rich`*Geometric*, ${number(geometric)} token${geometric === 1 ? "" : "s"}, traced in path order${numbers}`),
   ];
 }
 
 function aboutDifference(context) {
   const { state, panes, differenceScale, layers, set } = context;
   const parts = [];
-  const first = panes[0];
-  const name = `*A ${first.title}*`;
   const compared = state.depth.compared;
   if (layers)
     parts.push(pick("Of", [["attention", "attention"], ["retention", "retention"]], compared, (value) => set({ compared: value })));
   if (compared === "retention") {
-    parts.push(ramp("div", `${signed(-1, "1")}`, `+1 against ${name}`, "kept is 1, merged \u00bd, dropped 0"));
+    parts.push(ramp("div", signed(-1, "1"), "+1 against A"), item(null, rich`kept is 1, merged \u00bd, dropped 0`));
   } else {
     const top = differenceScale[1] * 100;
     const end = top < 10 ? top.toFixed(1) : top.toFixed(0);
-    parts.push(ramp("div", signed(-1, end), `+${end} percentage points against ${name}`));
+    parts.push(ramp("div", signed(-1, end), `+${end} points against A`));
   }
   const overlaps = panes.filter((pane, i) => i && pane.facts && pane.facts.overlap !== null);
-  if (overlaps.length)
-    parts.push(
-      item(null, `Kept sets overlap (Jaccard): ${overlaps.map((pane) => `A\u2013${pane.letter} ${pane.facts.overlap.toFixed(2)}`).join(", ")}`),
-    );
+  if (overlaps.length) {
+    const values = overlaps.map((pane) => `A\u2013${pane.letter}\u00a0${pane.facts.overlap.toFixed(2)}`).join(", ");
+    parts.push(item(null, rich`Kept sets, Jaccard: ${values}`));
+  }
   if (compared === "attention" && layers) parts.push(stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })));
   return parts;
 }
@@ -214,18 +230,41 @@ const ABOUT = {
   Difference: aboutDifference,
 };
 
+function partsOf(context) {
+  const { levels, level, state, set } = context;
+  const parts = ABOUT[state.layer](context);
+  if (levels.length > 1 && state.layer !== "Image")
+    parts.push(pick("Views", levels.map((name, i) => [i, name]), level, (value) => set({ level: value }), "views"));
+  return parts;
+}
+
 /** Writes the legend of the current layer into an element, keeping the focus where it was. */
 export function writeLegend(target, context) {
   const held = target.contains(document.activeElement) ? document.activeElement : null;
   const mark = held && (held.dataset.value || held.dataset.step || held.tagName);
-  const parts = ABOUT[context.state.layer](context);
-  const { levels, state, set } = context;
-  if (levels.length > 1 && state.layer !== "Image")
-    parts.push(pick("Views", levels.map((name, i) => [i, name]), context.level, (level) => set({ level }), "views"));
-  target.replaceChildren(...parts);
+  target.replaceChildren(...partsOf(context));
   if (!mark) return;
   const again = [...target.querySelectorAll("button, select")].find(
     (one) => (one.dataset.value || one.dataset.step || one.tagName) === mark && !one.disabled,
   );
   if (again) again.focus();
+}
+
+/** Reserves the room of the tallest legend, so that the maps do not jump when the layer changes. */
+export function reserveRoom(target, context) {
+  target.style.minHeight = "";
+  if (!target.offsetParent) return;
+  const trial = target.cloneNode(false);
+  trial.removeAttribute("id");
+  trial.removeAttribute("aria-live");
+  trial.className = "legend trial";
+  trial.setAttribute("aria-hidden", "true");
+  target.after(trial);
+  let most = 0;
+  for (const layer of Object.keys(ABOUT)) {
+    trial.replaceChildren(...partsOf({ ...context, state: { ...context.state, layer } }));
+    most = Math.max(most, trial.offsetHeight);
+  }
+  trial.remove();
+  target.style.minHeight = `${most}px`;
 }

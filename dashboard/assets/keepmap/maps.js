@@ -3,7 +3,7 @@
 import { readState, writeState } from "./address.js";
 import { boundsOf, geometryOf } from "./geometry.js";
 import { brief } from "./facts.js";
-import { writeLegend } from "./legend.js";
+import { reserveRoom, writeLegend } from "./legend.js";
 import { readPalette } from "./palette.js";
 import { Pane } from "./pane.js";
 import { Pointer } from "./pointer.js";
@@ -12,11 +12,12 @@ import { getJson } from "./wire.js";
 const POLL = 1000; // milliseconds between two looks at a running comparison
 const comparison = document.body.dataset.comparison;
 const state = { ...readState(), point: null, pointed: null };
-const shared = { comparison, state, info: null, geometry: null, palette: readPalette(), scales: null, bounds: null, corners: [] };
+const shared = { comparison, state, info: null, geometry: null, palette: readPalette(), scales: null, bounds: null, whole: null, corners: [] };
 let panes = [];
 let pointer = null;
 let fitZoom = null;
 let picture = null;
+let legendContext = null;
 
 shared.first = () => panes.find((pane) => pane.letter === "A" && pane.facts) || null;
 
@@ -81,7 +82,10 @@ function legends() {
     set: change,
   };
   for (const id of ["legend", "maps-key"]) writeLegend(document.getElementById(id), context);
+  legendContext = context;
 }
+
+const reserve = () => legendContext && reserveRoom(document.getElementById("legend"), legendContext);
 
 /** Something that the legend or the switch chose. */
 async function change({ layer, of, compared, level, name }) {
@@ -130,6 +134,7 @@ function hold() {
 }
 
 function resize() {
+  reserve();
   const [first] = live();
   if (!first || !first.map.getContainer().clientWidth) return;
   const whole = fitZoom === null || isWhole();
@@ -216,7 +221,10 @@ async function take(info) {
       if (wasFirst && live().length) dress(live()[0], true);
     }
   }
-  if (news || !shared.scales) await showAll();
+  if (news || !shared.scales) {
+    await showAll();
+    reserve();
+  }
   return news;
 }
 
@@ -283,14 +291,16 @@ async function start() {
   const info = await getJson(`/maps/${comparison}/panes.json`);
   shared.info = info;
   shared.geometry = geometryOf(info.image);
-  const [left, top, right, bottom] = info.image.window || [0, 0, info.image.width, info.image.height];
+  shared.whole = info.image.window || [0, 0, info.image.width, info.image.height];
+  const [left, top, right, bottom] = shared.whole;
   shared.corners = [
     [left, top],
     [right, top],
     [right, bottom],
     [left, bottom],
   ];
-  shared.bounds = boundsOf(shared.geometry, [left, top, right, bottom]);
+  shared.bounds = boundsOf(shared.geometry, shared.whole);
+  if (!info.image.is_kept) trouble("The image is not kept here any more: the layers are shown without it.");
   panes = [...document.querySelectorAll(".plate")].map((element) => new Pane(element, shared));
   pointer = new Pointer(shared, panes, remember);
   live().forEach((pane, i) => dress(pane, i === 0));
@@ -312,8 +322,10 @@ async function start() {
   if (info.state === "running") setTimeout(follow, POLL);
 }
 
-start().catch((error) => {
+function trouble(text) {
   const notice = document.getElementById("trouble");
-  notice.textContent = `The maps could not be loaded: ${error.message}. Reload the page to try again.`;
+  notice.textContent = text;
   notice.hidden = false;
-});
+}
+
+start().catch((error) => trouble(`The maps could not be loaded: ${error.message} Reload the page to try again.`));

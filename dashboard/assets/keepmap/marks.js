@@ -79,9 +79,15 @@ function label(context, geometry, frame, labels, palette) {
   }
 }
 
-export function paintMarks(context, frame, { geometry, palette, evidence, pointed, labels }) {
+/** Marks over one map; `whole` is the box of the image that the map shows. */
+export function paintMarks(context, frame, { geometry, palette, whole, evidence, pointed, labels }) {
   if (labels.length) label(context, geometry, frame, labels, palette);
-  for (const box of evidence) bracket(context, around(geometry, frame, box, 3), palette);
+  const [left, top, right, bottom] = around(geometry, frame, whole, -2);
+  for (const box of evidence) {
+    // Beside the border of the image the brackets come in, so that they stay whole.
+    const [x0, y0, x1, y1] = around(geometry, frame, box, 3);
+    bracket(context, [Math.max(left, x0), Math.max(top, y0), Math.min(right, x1), Math.min(bottom, y1)], palette);
+  }
   if (!pointed) return;
   const points = corners(geometry, frame, pointed);
   context.beginPath();

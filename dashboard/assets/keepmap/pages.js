@@ -64,6 +64,12 @@
 
   window.keepmap = {
     dark,
+    /* The comparison that is on screen; another one forgets the layer and the view of the one before. */
+    show(id) {
+      const url = new URL(location.href);
+      if (!id || url.searchParams.get('comparison') === id) return;
+      this.address({comparison: id, tab: ''}, true);
+    },
     /* Parameters of the address that are ours; an empty value takes one away. Layers and views (km_…) belong to the maps. */
     address(changes, forget) {
       const url = new URL(location.href);

@@ -6,6 +6,7 @@ export const DROPPED = 2;
 /** Cells smaller than this many screen pixels get no outline, dot or line: they would hide what they mark. */
 export const DETAIL = 6;
 const HATCH = 4;
+const SIGNED = 0.25; // share of the difference scale from which a token is marked
 
 function fill(context, boards, styleOf) {
   const cells = new Map();
@@ -208,24 +209,21 @@ function paintDifference(context, frame, { boards, palette, change }) {
     return styles.get(t);
   });
   if (!isDetailed(boards) || boards[0].unit < 12) return;
-  // The sign as a stroke, so that colour is not alone: an upright one is added where there is more.
+  // More is marked by a plus, so that colour is not alone.
   context.save();
   context.lineCap = "round";
+  context.beginPath();
   for (const board of boards)
     board.each((token, r, c) => {
-      const value = change(token);
-      if (Math.abs(value) < 0.25) return;
+      if (change(token) < SIGNED) return;
       const [x, y] = board.centre(r, c);
       const arm = Math.min(4, board.unit * 0.2);
-      context.beginPath();
       context.moveTo(x - arm, y);
       context.lineTo(x + arm, y);
-      if (value > 0) {
-        context.moveTo(x, y - arm);
-        context.lineTo(x, y + arm);
-      }
-      cased(context, 1.5, palette.ink, palette.casing);
+      context.moveTo(x, y - arm);
+      context.lineTo(x, y + arm);
     });
+  cased(context, 1.5, palette.ink, palette.casing);
   context.restore();
 }
 

@@ -2,10 +2,12 @@
 
 import { boardsOf, boxOf } from "./boards.js";
 import { brief, percent, signed } from "./facts.js";
+import { LONG } from "./legend.js";
 import { paintMarks } from "./marks.js";
 import { Overlay } from "./overlay.js";
 import { difference, paint, presence } from "./painters.js";
-import { getAttention, getTokens } from "./wire.js";
+import { LayerTiles } from "./tiles.js";
+import { getAttention, getTokens, runUrl } from "./wire.js";
 
 const GREY = ["Attention", "Scores", "Difference"];
 const STRONG = 0.05; // values from five per cent on stand on the map in words
@@ -94,7 +96,7 @@ export class Pane {
     this.element.classList.toggle("grey", GREY.includes(state.layer) && Boolean(this.facts));
     this.note.textContent = this.#noteText();
     this.frame.setAttribute("aria-label", this.#label());
-    this.#showTiles();
+    this.#chooseTiles();
     this.fade();
     this.overlay.repaint();
     this.marks.repaint();
@@ -104,54 +106,45 @@ export class Pane {
     if (this.map) this.map.getPane("km-overlay").style.opacity = this.shared.state.opacity;
   }
 
-  #showTiles() {
+  #chooseTiles() {
     const url = this.#tileUrl();
     if (url === this.url) return;
     this.url = url;
-    if (this.tiles) this.tiles.remove();
-    this.tiles = null;
-    if (!url) return;
-    const { bounds, info } = this.shared;
-    this.tiles = L.tileLayer(url, {
-      pane: "km-overlay",
-      bounds,
-      noWrap: true,
-      minZoom: -5,
-      minNativeZoom: 0,
-      maxZoom: 30,
-      maxNativeZoom: info.image.zoom_most,
-      className: "km-tile",
-    }).addTo(this.map);
+    this.tiles = url ? new LayerTiles(url, this.shared.info.image.zoom_most, () => this.#arrived()) : null;
+  }
+
+  /** Paints once for all tiles that come in the same moment. */
+  #arrived() {
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      if (this.map) this.overlay.repaint();
+    });
   }
 
   /** Address of the tiles of the current layer, "" where the canvas paints it. */
   #tileUrl() {
     const { state, scales } = this.shared;
     if (!this.facts || !this.facts.large || state.layer === "Image") return "";
-    const query = new URLSearchParams({ theme: document.documentElement.classList.contains("dark") ? "dark" : "light" });
-    if (this.facts.levels.length > 1) query.set("level", this.level);
+    const theme = document.documentElement.classList.contains("dark") ? "dark" : "light";
+    const query = { theme };
+    if (this.facts.levels.length > 1) query.level = this.level;
     if (state.layer === "Scores") {
       const scale = scales.score(this);
-      if (scale) query.set("scale", `${scale[0]},${scale[1]}`);
+      if (scale) query.scale = scale.join(",");
     }
     if (state.layer === "Attention") {
-      query.set("of", state.depth.of);
-      query.set("layer", state.depth.layer ?? 0);
-      query.set("scale", `0,${scales.attention[1]}`);
+      if (!this.facts.attention[state.depth.of]) return "";
+      Object.assign(query, { of: state.depth.of, layer: state.depth.layer, scale: scales.attention.join(",") });
     }
     if (state.layer === "Difference") {
       const first = this.shared.first();
       if (first === this || !this.#isComparable()) return "";
-      query.set("against", first.data.run);
-      query.set("compared", state.depth.compared);
-      if (state.depth.compared === "attention") {
-        query.set("of", state.depth.of);
-        query.set("layer", state.depth.layer ?? 0);
-        query.set("scale", `0,${scales.difference[1]}`);
-      }
+      Object.assign(query, { against: first.data.run, compared: state.depth.compared });
+      if (state.depth.compared === "attention")
+        Object.assign(query, { of: state.depth.of, layer: state.depth.layer, scale: scales.difference.join(",") });
     }
-    query.set("link", this.shared.comparison);
-    return `/runs/${this.data.run}/layers/${state.layer.toLowerCase()}/{z}/{x}/{y}.png?${query}`;
+    return runUrl(this.data.run, `layers/${state.layer.toLowerCase()}/{z}/{x}/{y}.png`, query);
   }
 
   #isComparable() {
@@ -176,12 +169,19 @@ export class Pane {
   }
 
   #paint(context, frame) {
-    if (!this.tokens || !this.facts || this.facts.large) return;
+    if (!this.facts) return;
     const { state, geometry, palette, scales } = this.shared;
     const edge = this.shared.corners.map(([x, y]) => {
       const [u, v] = geometry.world(x, y);
       return [u * frame.scale - frame.x, v * frame.scale - frame.y];
     });
+    if (this.tiles) {
+      const xs = edge.map(([x]) => x);
+      const ys = edge.map(([, y]) => y);
+      this.tiles.paint(context, frame, [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)]);
+      return;
+    }
+    if (!this.tokens) return;
     context.save();
     // Padded views reach over the image; what lies there is not on the picture.
     context.beginPath();
@@ -226,6 +226,7 @@ export class Pane {
     paintMarks(context, frame, {
       geometry,
       palette,
+      whole: this.shared.whole,
       evidence: state.evidence ? info.evidence : [],
       pointed: pointed && this.facts ? pointed.box : null,
       labels: this.#labels(),
@@ -242,8 +243,9 @@ export class Pane {
         return facts.merged ? "" : "merges nothing";
       case "Scores":
         if (facts.score) {
-          if (scales.sharedScore) return "";
-          return `${facts.score.what || "score"}, ${brief(facts.score.low)} to ${brief(facts.score.high)}`;
+          const what = facts.score.what || "score";
+          if (scales.sharedScore) return what.length > LONG ? what : "";
+          return `${what}, ${brief(facts.score.low)} to ${brief(facts.score.high)}`;
         }
         if (!facts.dropped && !facts.merged) return "keeps everything, no score";
         return facts.ignores_image ? "places tokens without a score" : "gives no score";

@@ -2,6 +2,7 @@
 
 import { boxOf, tokenAt } from "./boards.js";
 import { describe, localFacts, remoteFacts } from "./facts.js";
+import { getJson, runUrl } from "./wire.js";
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const PAN = 80; // screen pixels
@@ -106,9 +107,7 @@ export class Pointer {
       pixel = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
       if (pane.tokens.place[token].level !== pane.level) return;
     } else {
-      const answer = await fetch(`/runs/${pane.data.run}/tokens?token=${token}`);
-      if (!answer.ok) return;
-      const { tokens } = await answer.json();
+      const { tokens } = await getJson(runUrl(pane.data.run, "tokens", { token }));
       pixel = [(tokens[0].box[0] + tokens[0].box[2]) / 2, (tokens[0].box[1] + tokens[0].box[3]) / 2];
     }
     const facts = await this.#point(pane, pixel);

@@ -7,10 +7,16 @@ export async function getJson(url) {
   return body;
 }
 
-const KINDS = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
+const KINDS = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
+
+/** Address of something of a run; the comparison goes along, as its link shares the run. */
+export function runUrl(run, path, values = {}) {
+  const query = new URLSearchParams({ ...values, link: document.body.dataset.comparison });
+  return `/runs/${run}/${path}?${query}`;
+}
 
 /** A typed array from {dtype, data}: base64 of little-endian values. */
-function unpack(packed) {
+export function unpack(packed) {
   if (!packed) return null;
   const text = atob(packed.data);
   const bytes = new Uint8Array(text.length);
@@ -34,7 +40,7 @@ export function fromHalf(bits) {
 
 /** The tokens of a run, with one raster of token indices for each stretch of equal cells. */
 export async function getTokens(run) {
-  const raw = await getJson(`/runs/${run}/tokens.json`);
+  const raw = await getJson(runUrl(run, "tokens.json"));
   const tokens = {
     count: raw.tokens,
     views: raw.views,
@@ -67,7 +73,7 @@ export async function getTokens(run) {
 
 /** Attention of one layer, Float32Array [tokens], NaN where a token was not there. */
 export async function getAttention(run, of, layer) {
-  const answer = await fetch(`/runs/${run}/attention/${of}/${layer}`);
+  const answer = await fetch(runUrl(run, `attention/${of}/${layer}`));
   if (!answer.ok) throw new Error(`attention of layer ${layer + 1} could not be loaded`);
   return fromHalf(new Uint16Array(await answer.arrayBuffer()));
 }

@@ -1,0 +1,141 @@
+"""From a file and words to runs, on the embedded model and real scenes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.errors import ImageError
+from analysis.imagery import write_geotiff
+from analysis.pipeline import OUT_OF_DOMAIN, SYNTHETIC_TAG, Inquiry, compare, execute, open_image
+from analysis.run import Run
+from compression.backends import load_model
+from compression.backends.base import VLM
+from compression.backends.embedded.questions import ask
+from compression.backends.embedded.scenes import make_scene
+from compression.errors import Cancelled, InvalidQuestion
+from compression.selection import Fate
+from compression.strategies import CATALOGUE
+
+
+@pytest.fixture(scope="session")
+def embedded() -> VLM:
+    """The model of this repository."""
+    return load_model("embedded", device="cpu")
+
+
+@pytest.fixture
+def inquiry(tmp_path: Path) -> Inquiry:
+    """A question about a scene, written as a georeferenced file that declares itself synthetic."""
+    scene = make_scene(11)
+    question = next(one for one in ask(scene, np.random.default_rng(1), 20, lettered_share=0.0) if one.task == "quarter")
+    path = tmp_path / "scene.tif"
+    write_geotiff(path, scene.image, scene.crs, scene.transform, tags={SYNTHETIC_TAG: "seed 11"})
+    return Inquiry(path, open_image(path), question.text, question.choices, question.answer, question.evidence)
+
+
+@pytest.mark.parametrize("strategy", ["identity", "dualcomp", *(f"{name}@0.5" for name in CATALOGUE.names() if name != "identity")])
+def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
+    run = execute(inquiry, CATALOGUE.plan(strategy), embedded, repeats=1)
+    total = sum(run.selection.counts().values())
+    assert total == run.tokens_total == len(run.grid) == 256
+    assert run.tokens_kept == len(run.selection) <= 256
+    assert len(run.tokens_per_layer) == embedded.architecture.layers
+    if run.tokens_requested is not None:
+        assert run.tokens_realised <= run.tokens_requested
+    assert sum(run.answer.probabilities) == pytest.approx(1)
+    assert 0 < run.answer.choice_mass <= 1
+    assert run.answer.text in inquiry.choices
+    assert run.answer.is_correct == (run.answer.text == inquiry.expected)
+    assert run.recording.answer.shape == (embedded.architecture.layers, 256)
+    sums = np.nansum(run.recording.answer.astype(np.float64), axis=1)
+    # What falls on outputs without a patch, such as a kept [CLS], is in the mass and on no patch.
+    assert (sums <= run.recording.answer_mass + 2e-3).all()
+    if not (run.selection.anchor < 0).any():
+        assert np.allclose(sums, run.recording.answer_mass, atol=2e-3)
+    dropped = run.selection.fate == Fate.DROPPED
+    assert np.isnan(run.recording.answer[-1][dropped]).all()
+    assert run.cost.prefill.median > 0
+    assert run.cost.prefill_flops > 0
+    assert run.cost.kv_cache_bytes > 0
+    assert 0 <= run.evidence_recall <= 1
+    assert OUT_OF_DOMAIN not in run.labels
+    assert Run.from_json(json.loads(json.dumps(run.to_json())), run.arrays()) == run
+
+
+def test_fewer_tokens_cost_less(embedded, inquiry):
+    full, quarter = (execute(inquiry, CATALOGUE.plan(text), embedded, repeats=1) for text in ("identity", "uniform_grid@0.25"))
+    assert quarter.cost.prefill_flops < 0.3 * full.cost.prefill_flops
+    assert quarter.cost.kv_cache_bytes < 0.3 * full.cost.kv_cache_bytes
+    assert full.cost.compress is None
+    assert quarter.tokens_kept == 64
+
+
+def test_the_same_request_has_the_same_digest_and_another_run_another_id(embedded, inquiry):
+    first, second, other = (execute(inquiry, CATALOGUE.plan("random_subset@0.5"), embedded, seed=seed, repeats=1) for seed in (1, 1, 2))
+    assert first.request.digest == second.request.digest != other.request.digest
+    assert first.id != second.id
+    assert first.selection == second.selection
+    assert first.answer == second.answer
+
+
+def test_a_strategy_that_is_refused_does_not_stop_the_others(embedded, inquiry):
+    plans = [CATALOGUE.plan(text) for text in ("identity", "fastv@2", "uniform_grid@16")]
+    told: list[tuple[str, float]] = []
+    outcomes = list(compare(inquiry, plans, embedded, repeats=1, progress=lambda words, share: told.append((words, share))))
+    assert [outcome.run is not None for outcome in outcomes] == [True, False, True]
+    assert outcomes[1].stage == "refused"
+    assert outcomes[1].lowest == 44
+    assert "at least 44" in outcomes[1].reason
+    assert [share for _, share in told] == sorted(share for _, share in told)
+    assert told[0][0] == "Encoding the image"
+
+
+def test_a_cancelled_comparison_says_so_for_what_did_not_run(embedded, inquiry):
+    outcomes = list(compare(inquiry, [CATALOGUE.plan("identity")], embedded, repeats=1, cancel=lambda: True))
+    assert [outcome.stage for outcome in outcomes] == ["cancelled"]
+    with pytest.raises(Cancelled):
+        execute(inquiry, CATALOGUE.plan("identity"), embedded, repeats=1, cancel=lambda: True)
+
+
+def test_a_photograph_is_labelled_as_outside_the_models_domain(embedded, tmp_path):
+    path = tmp_path / "photo.tif"
+    write_geotiff(path, np.random.default_rng(0).integers(0, 255, (300, 500, 3), dtype=np.uint8), None, None)
+    run = execute(Inquiry(path, open_image(path), "How many ships are there?"), CATALOGUE.plan("dualcomp@0.1"), embedded, repeats=1)
+    assert OUT_OF_DOMAIN in run.labels
+    assert any("not on photographs" in notice for notice in run.notices)
+    assert any("not square" in notice for notice in run.notices)
+    assert run.grid.boxes()[-1].tolist() == [500 * 15 / 16, 300 * 15 / 16, 500, 300]
+    assert run.answer.is_correct is None
+    assert run.evidence_recall is None
+    assert run.task == "count"
+
+
+@pytest.mark.parametrize(
+    ("question", "message"), [("", "is empty"), ("   ", "is empty"), ("xyzzy plugh", "knows no word")], ids=["empty", "blank", "unknown words only"]
+)
+def test_a_question_that_cannot_be_asked_is_refused_before_anything_runs(embedded, inquiry, question, message):
+    with pytest.raises(InvalidQuestion, match=message):
+        next(compare(Inquiry(inquiry.path, inquiry.image, question), [CATALOGUE.plan("identity")], embedded))
+
+
+def test_an_unknown_word_is_a_notice_and_the_rest_is_asked(embedded, inquiry):
+    run = execute(Inquiry(inquiry.path, inquiry.image, "How many gigantic ships are there?"), CATALOGUE.plan("identity"), embedded, repeats=1)
+    assert any("gigantic" in notice for notice in run.notices)
+    assert run.answer.choices[0] == "zero"
+
+
+def test_a_question_outside_the_templates_gets_the_five_likeliest_words(embedded, inquiry):
+    run = execute(Inquiry(inquiry.path, inquiry.image, "red ship north"), CATALOGUE.plan("identity"), embedded, repeats=1)
+    assert run.request.choices == ()
+    assert len(run.answer.choices) == 5
+    assert list(run.answer.probabilities) == sorted(run.answer.probabilities, reverse=True)
+    assert any("means little" in notice for notice in run.notices)
+
+
+def test_a_missing_image_is_an_image_error(tmp_path):
+    with pytest.raises(ImageError):
+        open_image(tmp_path / "nothing.png")

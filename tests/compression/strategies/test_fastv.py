@@ -1,0 +1,74 @@
+"""FastV against loops, and its budget against the published averages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from compression.compressor import Context
+from compression.errors import InvalidParameter, MissingSignal
+from compression.grid import TokenGrid
+from compression.strategies.fastv import FastV
+from compression.tokens import VisualTokens
+from tests.contracts.toys import toy_context, toy_grid, toy_tokens
+
+
+def slow_fastv(attention: torch.Tensor, budget: int) -> tuple[list[int], list[float]]:
+    """s_i = mean over heads of A[last row, i]; the best stay, in order."""
+    heads, _, tokens = attention.shape
+    scores = []
+    for token in range(tokens):
+        scores.append(sum(float(attention[head, 0, token]) for head in range(heads)) / heads)
+    ranked = sorted(range(tokens), key=lambda token: (-scores[token], token))
+    return sorted(ranked[:budget]), scores
+
+
+@pytest.mark.parametrize("budget", [1, 5, 24])
+def test_it_keeps_what_the_slow_reference_keeps(tokens_4x6: VisualTokens, budget: int) -> None:
+    context = toy_context(tokens_4x6)
+    assert context.attention is not None
+    kept, scores = slow_fastv(context.attention, budget)
+    selection = FastV().compress(tokens_4x6, budget, context)
+    assert selection.anchor.tolist() == kept
+    np.testing.assert_allclose(selection.scores, scores, atol=1e-6)
+
+
+def test_it_reads_the_answer_row_by_hand() -> None:
+    tokens = VisualTokens.whole(torch.zeros(4, 2), TokenGrid.single(2, 2, (2, 2)))
+    rows = torch.tensor([[[0.1, 0.4, 0.2, 0.3], [1.0, 0.0, 0.0, 0.0]], [[0.1, 0.2, 0.5, 0.2], [1.0, 0.0, 0.0, 0.0]]])
+    # Head means of the first row: .1, .3, .35, .25; the second row would keep token 0.
+    assert FastV().compress(tokens, 2, Context(attention=rows)).anchor.tolist() == [1, 2]
+
+
+def test_equal_attention_keeps_the_first_tokens(tokens_4x6: VisualTokens) -> None:
+    context = Context(attention=torch.full((2, 1, 24), 1 / 24))
+    assert FastV().compress(tokens_4x6, 3, context).anchor.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("layers", "cut"), [(32, 2), (28, 2), (64, 4), (8, 1), (6, 1), (2, 1)])
+def test_the_cut_layer_scales_with_depth(layers: int, cut: int) -> None:
+    assert FastV().cut_layer(layers) == cut
+
+
+def test_a_layer_asked_for_is_taken() -> None:
+    assert FastV(layer=3).cut_layer(8) == 3
+
+
+@pytest.mark.parametrize("layer", [8, 9])
+def test_a_layer_that_the_model_does_not_have_is_refused(layer: int) -> None:
+    with pytest.raises(
+        InvalidParameter, match=rf"layer in 1\.\.7 of a language model with 8 layers, got layer {layer}"
+    ):
+        FastV(layer=layer).cut_layer(8)
+
+
+def test_layer_zero_is_refused_when_built() -> None:
+    with pytest.raises(InvalidParameter, match="layer takes a whole number of at least 1, got 0"):
+        FastV(layer=0)
+
+
+def test_attention_over_other_tokens_is_refused(tokens_4x6: VisualTokens) -> None:
+    context = toy_context(toy_tokens(toy_grid((3, 3))))
+    with pytest.raises(MissingSignal, match=r"over 24 visual tokens, got \(3, 2, 9\)"):
+        FastV().compress(tokens_4x6, 4, context)

@@ -1,0 +1,93 @@
+"""Cosine, stable top-k, best match, farthest point, and neighbours on a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from compression import similarity
+from compression.similarity import (
+    best_match,
+    cosine,
+    farthest_point,
+    min_max,
+    nearest_distance,
+    neighbour_cosine,
+    neighbours,
+    stable_topk,
+)
+from tests.contracts.toys import toy_grid
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_equal_scores_keep_the_lower_index_first() -> None:
+    assert stable_topk(torch.zeros(1000), 5).tolist() == [0, 1, 2, 3, 4]
+    assert stable_topk(torch.tensor([2.0, 1.0, 2.0, 3.0]), 3).tolist() == [3, 0, 2]
+
+
+def test_half_precision_scores_are_compared_as_they_are() -> None:
+    assert stable_topk(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float16), 2).tolist() == [1, 2]
+
+
+def test_cosine_is_zero_where_a_row_is_zero() -> None:
+    found = cosine(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2**-0.5], [0.0]]))
+
+
+def test_best_match_is_the_argmax_of_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, targets = normal(50, 4), normal(7, 4, seed=1)
+    expected = cosine(rows, targets).argmax(dim=1)
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 8)
+    assert torch.equal(best_match(rows, targets), expected)
+    assert best_match(rows[:0], targets).tolist() == []
+
+
+def test_the_first_of_equal_targets_matches() -> None:
+    assert best_match(torch.ones(2, 3), torch.ones(4, 3)).tolist() == [0, 0]
+
+
+def test_nearest_distance_is_that_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = normal(30, 4)
+    whole = 1 - cosine(features, features)
+    whole.fill_diagonal_(torch.inf)
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 7)
+    torch.testing.assert_close(nearest_distance(features), whole.amin(dim=1))
+    assert nearest_distance(features[:1]).tolist() == [0.0]
+
+
+def test_farthest_points_never_repeat_even_among_duplicates() -> None:
+    chosen, distance = farthest_point(torch.ones(6, 2), 6, 3)
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert chosen[0] == 3
+    assert distance[3].isinf()
+
+
+def test_min_max_of_a_constant_is_zero() -> None:
+    assert min_max(torch.full((3,), 7.0)).tolist() == [0.0, 0.0, 0.0]
+    assert min_max(torch.tensor([1.0, 2.0, 3.0])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_neighbours_stay_inside_their_view() -> None:
+    grid = toy_grid((2, 2), (1, 3))
+    right_and_up = neighbours(grid, [(0, 1), (-1, 0)])
+    assert right_and_up.tolist() == [[1, -1], [-1, -1], [3, 0], [-1, 1], [5, -1], [6, -1], [-1, -1]]
+    clamped = neighbours(grid, [(0, 1), (-1, 0)], clamp=True)
+    assert clamped.tolist() == [[1, 0], [1, 1], [3, 0], [3, 1], [5, 4], [6, 5], [6, 6]]
+
+
+def test_neighbour_cosine_is_the_cosine_or_minus_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = toy_grid((4, 5))
+    features = normal(20, 3)
+    table = neighbours(grid, [(0, -1), (1, 1)])
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 6)
+    found = neighbour_cosine(features, table).numpy()
+    whole = cosine(features, features).numpy()
+    for token in range(20):
+        for slot in range(2):
+            place = table[token, slot]
+            expected = whole[token, place] if place >= 0 else -np.inf
+            np.testing.assert_allclose(found[token, slot], expected, atol=1e-6)
