@@ -35,6 +35,16 @@ def code_commit() -> str:
     return commit.stdout.strip() + ("+dirty" if changes.stdout.strip() else "")
 
 
+def gpu() -> str | None:
+    """The GPU's name, or None where torch finds none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def cpu_threads() -> int:
+    """Threads that torch uses on the CPU."""
+    return torch.get_num_threads()
+
+
 def environment(device: str) -> dict[str, str]:
     """Versions and device as plain strings."""
     known = {name: metadata.version(name) for name in NAMES}

@@ -1,0 +1,31 @@
+"""Visual tokens that never forget where they came from, and the strategies that reduce them."""
+
+from compression.compressor import Budget, Compressor, Context, Parameter, Plan, Stage, Step, Strategy, StrategyInfo
+from compression.errors import CompressionError
+from compression.grid import Box, TokenGrid, View
+from compression.registry import Registry
+from compression.selection import Fate, RouterDecision, Selection, Stream
+from compression.tokens import Signal, VisualTokens
+
+__all__ = [
+    "Box",
+    "Budget",
+    "CompressionError",
+    "Compressor",
+    "Context",
+    "Fate",
+    "Parameter",
+    "Plan",
+    "Registry",
+    "RouterDecision",
+    "Selection",
+    "Signal",
+    "Stage",
+    "Step",
+    "Strategy",
+    "StrategyInfo",
+    "Stream",
+    "TokenGrid",
+    "View",
+    "VisualTokens",
+]

@@ -148,6 +148,6 @@ def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
     for place in places.T:
         # Split over rows: gathering all tokens at once would copy the features once more for every offset.
         parts = zip(torch.split(unit, ROWS_AT_ONCE), torch.split(place, ROWS_AT_ONCE), strict=True)
-        similar = torch.cat([(part * unit[index.clamp_min(0)]).sum(dim=1) for part, index in parts])
+        similar = torch.cat([torch.linalg.vecdot(part, unit[index.clamp_min(0)]) for part, index in parts])
         columns.append(torch.where(place >= 0, similar, -torch.inf))
     return torch.stack(columns, dim=1)

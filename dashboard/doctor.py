@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from analysis.environment import cpu_threads, gpu
 from compression.backends.embedded.backend import CHECKPOINT
 from dashboard.settings import Settings
 from storage import open_store
@@ -46,11 +47,9 @@ def _libraries() -> list[Finding]:
 
 
 def _device() -> Finding:
-    import torch
-
-    if torch.cuda.is_available():
-        return Finding("GPU", True, torch.cuda.get_device_name(), is_needed=False)
-    return Finding("GPU", False, f"none; models run on the CPU with {torch.get_num_threads()} threads", is_needed=False)
+    if name := gpu():
+        return Finding("GPU", True, name, is_needed=False)
+    return Finding("GPU", False, f"none; models run on the CPU with {cpu_threads()} threads", is_needed=False)
 
 
 def _torchvision() -> Finding:

@@ -15,7 +15,7 @@ from dashboard.theme import palette
 _MARKS = ("cat-1", "cat-3", "cat-2", "cat-5")
 _FONT = "sans-serif"  # pages.css gives the page's own family to all text of a chart
 _APART = 0.036  # of the axis: letters of equal probabilities stand side by side, as far as a mark is wide
-STAGES = ("encode", "compress", "prefill", "decode")
+STAGES = ("encode", "compress", "prefill")
 
 
 def for_page(figure: go.Figure) -> PlotData:
@@ -72,7 +72,7 @@ def probabilities(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
 
 
 def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
-    """Stacked bars: milliseconds per stage, the stages apart by tone and hatch, the total at the end."""
+    """Stacked bars: milliseconds up to the first token, the stages apart by tone and hatch, the total at the end."""
     colours = palette(dark=dark)
     looks = {
         "encode": {"color": colours["well"], "line": {"color": colours["ink-3"], "width": 1}},
@@ -82,7 +82,6 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
             "pattern": {"shape": "/", "size": 4, "solidity": 0.3, "fgcolor": colours["ink"], "bgcolor": colours["surface"]},
         },
         "prefill": {"color": colours["accent"], "line": {"color": colours["accent"], "width": 1}},
-        "decode": {"color": colours["ink-2"], "line": {"color": colours["ink-2"], "width": 1}},
     }
     places = [row.position for row in rows]
     figure = go.Figure()
@@ -102,15 +101,23 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
             )
         )
     longest = max((row.facts.cost.total_seconds * 1e3 for row in rows), default=1.0)
-    for row in rows:
-        figure.add_annotation(
-            x=row.facts.cost.total_seconds * 1e3, y=row.position, text=f"<b>{milliseconds(row.facts.cost.total_seconds)}</b>",
-            showarrow=False, xanchor="left", xshift=6, font={"color": colours["ink"], "size": 12},
-        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[row.facts.cost.total_seconds * 1e3 for row in rows],
+            y=places,
+            mode="text",
+            text=[f"<b>&nbsp;{milliseconds(row.facts.cost.total_seconds)}</b>" for row in rows],
+            textposition="middle right",
+            textfont={"color": colours["ink"], "size": 12},
+            showlegend=False,
+            hoverinfo="skip",
+            cliponaxis=False,
+        )
+    )
     figure.update_layout(
         _layout(colours, height=54 + 38 * len(rows)),
         barmode="stack",
-        legend={"orientation": "h", "x": 0, "y": -0.06, "yanchor": "top", "traceorder": "normal", "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False},
+        legend={"orientation": "h", "x": 0, "y": -0.06, "yanchor": "top", "traceorder": "normal", "font": {"size": 12}, "entrywidth": 70, "entrywidthmode": "pixels", "itemclick": False, "itemdoubleclick": False},
         xaxis={"range": [0, longest * 1.16 or 1], "visible": False, "fixedrange": True},
         yaxis={
             "tickvals": places, "ticktext": [f"<b>{LETTERS[row.position]}</b> {_escaped(_short(row.title))}" for row in rows],

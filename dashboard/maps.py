@@ -120,6 +120,7 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
         "attribution_control": False,
         "zoom_control": False,
         "zoom_snap": 0,
+        "wheel_px_per_zoom_level": 120,
         "min_zoom": -5,
         "max_zoom": placement.zoom_most,
         "keyboard": False,

@@ -135,7 +135,7 @@ def _facts(facts: RunFacts, layer: int | None) -> Markup:
         _row("Router", _router(facts)),
         _row("Compress", _time(cost.compress)),
         _row("Prefill", _time(cost.prefill)),
-        _row("Decode", _time(cost.decode)),
+        _row("Decode", _NONE if cost.decode is None else small.format(f"{milliseconds(cost.decode.median)} ms", "per step")),
         _row("Total", small.format(f"{milliseconds(cost.total_seconds)} ms", "with encoding")),
         _row("FLOPs", small.format(flops(cost.prefill_flops), "estimated")),
         _row("KV cache", Markup("{}").format(size_of(cost.kv_cache_bytes))),
@@ -191,14 +191,14 @@ def _time(seconds: Seconds | None) -> Markup:
 
 
 def label_words(facts: RunFacts, info: StrategyInfo | None) -> list[str]:
-    """The run's labels, and what follows from its declaration and its router; each once."""
+    """The run's labels, and what follows from its declaration; each once."""
     words = list(facts.labels)
-    if facts.strategy_name == "identity":
+    if info is not None and info.reduces == "nothing":
         words.append("reference")
-    if info is not None and info.ignores_image:
+    elif info is not None and info.ignores_image:
         words.append("ignores the image")
-    if facts.router is not None and facts.router.source == "rule":
-        words.append("rule router")
+    if any("router by rule" in word for word in words):  # the longer label says it already
+        words = [word for word in words if word != "rule router"]
     return list(dict.fromkeys(words))
 
 

@@ -66,12 +66,12 @@ def _plain(value: str | int | float | bool | None) -> str:
 
 def numbers_table(rows: Sequence[Numbered]) -> Markup:
     """The table of the page: row headers are the strategies, every column names its unit."""
-    heads = ("Strategy", "Answer", "Verdict", "p(expected)", "Kept", "Merged", "Dropped", "Evidence", "Compress, ms", "Prefill, ms",
+    heads = ("Strategy", "Answer", "p(expected)", "Kept", "Merged", "Dropped", "Evidence", "Compress, ms", "Prefill, ms",
              "Total, ms", "GFLOPs", "KV, KiB")  # fmt: skip
     cells = join(
         Markup('<th scope="col"{}>{}</th>').format(
-            Markup(' class="l"') if index in (1, 2) else EMPTY,
-            Markup('<span class="sr">Verdict</span>') if head == "Verdict" else head,
+            Markup(' class="l"') if index == 1 else EMPTY,
+            head,
         )
         for index, head in enumerate(heads)
     )
@@ -90,7 +90,7 @@ def _line(row: Numbered) -> Markup:
         _number(cost.prefill.median * 1e3, 1), _number(cost.total_seconds * 1e3, 1), _number(cost.prefill_flops / 1e9, 2),
         f"{cost.kv_cache_bytes / 1024:,.0f}",
     )  # fmt: skip
-    return Markup('<tr><th scope="row">{}&ensp;{}</th><td class="l">{}</td><td class="l">{}</td>{}</tr>').format(
+    return Markup('<tr><th scope="row">{}&ensp;{}</th><td class="l">{} {}</td>{}</tr>').format(
         key(row.position),
         row.title,
         facts.answer,

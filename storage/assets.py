@@ -7,11 +7,11 @@ a new user.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from io import BufferedReader, BufferedWriter
@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import Connection, exists, func, insert, select, true, update
 from sqlalchemy import delete as delete_from
 
-from analysis.run import utc_now
+from analysis.run import new_id, utc_now
 from storage import schema
 from storage.database import Database
 from storage.errors import AssetMissing, NotStorable, QuotaExceeded, StoreReadOnly
@@ -64,20 +64,17 @@ class ImageFolder:
         with _opened(path) as source:
             size = os.fstat(source.fileno()).st_size
             self._make_room(source, size)
+            partial = self.folder / f"{new_id()}{PART}"
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                handle, name = tempfile.mkstemp(suffix=PART, dir=self.folder)
+                try:
+                    with partial.open("xb") as target:
+                        digest = _copy(source, target, size)
+                    self._keep(partial, digest, size)
+                finally:
+                    partial.unlink(missing_ok=True)
             except OSError as error:
                 raise translate_os(error, self.folder) from error
-            partial = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as target:
-                    digest = _copy(source, target, size)
-                self._keep(partial, digest, size)
-            except OSError as error:
-                raise translate_os(error, self.folder) from error
-            finally:
-                partial.unlink(missing_ok=True)
         return digest
 
     def path(self, digest: str) -> Path:
@@ -132,10 +129,9 @@ class ImageFolder:
             counted = set(connection.scalars(select(schema.images.c.digest)))
             for file in files:
                 if file.name not in counted:
-                    try:
+                    # What cannot be deleted now is not counted any more, and goes with a later sweep.
+                    with contextlib.suppress(OSError):
                         file.unlink(missing_ok=True)
-                    except OSError as error:
-                        raise translate_os(error, file) from error
 
     def release_unused(self, awaited_seconds: float = 3600.0) -> int:
         """Delete the images that nothing uses and the leftovers of interrupted writes; returns how many files went.

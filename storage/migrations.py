@@ -1,8 +1,8 @@
 """Ordered named steps that bring a store to this version, each in one transaction with its own record.
 
 A fresh store gets the tables as `schema` has them now, and counts as having had every step; an old one gets what it
-lacks when it is opened. So a change of the schema is two: in `schema`, and as a step at the end of `STEPS`, which is never changed
-once it was released. Whoever changes what a view shows calls `create_views` in the step.
+lacks when it is opened. So a change of the schema is two: in `schema`, and as a step at the end of `STEPS`, which is
+never changed once it was released. Whoever changes what a view shows calls `create_views` in the step.
 """
 
 from __future__ import annotations

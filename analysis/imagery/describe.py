@@ -1,6 +1,7 @@
 """From a file to its description, by content alone."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from analysis.errors import MissingImage
 from analysis.imagery.geometry import why_not_mappable
@@ -16,6 +18,11 @@ from analysis.imagery.info import ImageInfo
 from analysis.imagery.limits import LIMITS, Limits
 from analysis.imagery.raster import GDAL_ERRORS, open_raster
 from analysis.imagery.sniff import file_bytes, read_header
+
+#: An alpha band is a measurement where at least this share of its pixels is neither 0 nor full, with this many values.
+_ALPHA_SHARE = 0.25
+_ALPHA_VALUES = 32
+_SAMPLE_PIXELS = 64
 
 #: EXIF orientations from here on exchange width and height.
 _FIRST_TURNED = 5
@@ -99,6 +106,7 @@ def _described_raster(file: Identity, name: str, header: Header) -> ImageInfo:
     notices = _notices(header)
     with open_raster(file.path, name, with_place=header.has_geotags) as dataset:
         crs, transform, place_notices = _place(dataset, header)
+        colours, colour_notices = _colours(dataset)
         info = ImageInfo(
             name=name,
             sha256=_digest(file),
@@ -109,14 +117,14 @@ def _described_raster(file: Identity, name: str, header: Header) -> ImageInfo:
             bands=dataset.count,
             dtype=dataset.dtypes[0],
             bits=header.bits,
-            colours=tuple(colour.name for colour in dataset.colorinterp),
+            colours=colours,
             is_tiled=header.is_tiled,
             overviews=tuple(dataset.overviews(1)),
             nodata=dataset.nodata,
             crs=crs,
             transform=transform,
             tags=tuple(sorted(tag for tag in dataset.tags() if tag.startswith("KEEPMAP_"))),
-            notices=notices + place_notices,
+            notices=notices + colour_notices + place_notices,
         )
     if header.orientation != 1:
         info = replace(
@@ -127,6 +135,28 @@ def _described_raster(file: Identity, name: str, header: Header) -> ImageInfo:
     if reason := why_not_mappable(info):
         return replace(info, notices=(*info.notices, f"The image is shown in plain pixels: {reason}."))
     return replace(info, is_mappable=True)
+
+
+def _colours(dataset: DatasetReader) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name the bands. Writers mark a fourth band as alpha by default, even where it holds near infrared."""
+    colours = tuple(colour.name for colour in dataset.colorinterp)
+    if "alpha" not in colours or not np.issubdtype(dataset.dtypes[0], np.unsignedinteger):
+        return colours, ()
+    band = colours.index("alpha") + 1
+    samples = np.concatenate([dataset.read(band, window=window).ravel() for window in _spread_windows(dataset)])
+    partial = samples[(samples > 0) & (samples < np.iinfo(samples.dtype).max)]
+    if len(partial) < _ALPHA_SHARE * len(samples) or len(np.unique(partial)) < _ALPHA_VALUES:
+        return colours, ()
+    notice = f"Band {band} is marked as alpha but holds many different values: it is taken for a band of its own."
+    return tuple("undefined" if colour == "alpha" else colour for colour in colours), (notice,)
+
+
+def _spread_windows(dataset: DatasetReader) -> Iterator[Window]:
+    """Yield nine small windows, spread evenly over the image."""
+    height, width = min(_SAMPLE_PIXELS, dataset.height), min(_SAMPLE_PIXELS, dataset.width)
+    for row in range(3):
+        for column in range(3):
+            yield Window((dataset.width - width) * column // 2, (dataset.height - height) * row // 2, width, height)
 
 
 def _notices(header: Header) -> tuple[str, ...]:

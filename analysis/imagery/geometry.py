@@ -159,12 +159,10 @@ def _project(source: str, target: str, x: Points, y: Points) -> Points:
     """Return [n, 2] in the target system; a point outside its domain is NaN, and does not spoil the others."""
     if not len(x):
         return np.zeros((0, 2))
+    systems = _parsed(source), _parsed(target)
     try:
         with environment():
-            found = np.stack(
-                [np.asarray(axis) for axis in warp_points(_parsed(source), _parsed(target), x.tolist(), y.tolist())],
-                axis=1,
-            )
+            found = np.stack([np.asarray(axis) for axis in warp_points(*systems, x.tolist(), y.tolist())], axis=1)
     except GDAL_ERRORS:
         if len(x) == 1:
             return np.full((1, 2), np.nan)

@@ -247,7 +247,7 @@ def _valid(
         valid &= ~_equal(values, info.nodata).all(axis=2)
     if info.alpha_band is not None:
         valid &= dataset.read(info.alpha_band, window=window) > 0
-    elif MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1]:
+    elif set(dataset.mask_flag_enums[bands[0] - 1]) == {MaskFlags.per_dataset}:
         valid &= dataset.read_masks(bands[0], window=window) > 0
     return valid
 

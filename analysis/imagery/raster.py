@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from rasterio._err import CPLE_BaseError
 from rasterio.env import Env
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.session import DummySession
 
 from analysis.errors import DamagedImage
 from analysis.imagery.limits import BLOCK_CACHE_BYTES
 
-#: What GDAL and its bindings raise; the second is not below the first.
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+#: What GDAL and its bindings raise; they share no base.
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError)
 
 _OPTIONS = {
     # No listing of the folder: no .ovr, .msk, .aux.xml, .tfw or .RPB beside the file is looked for.
@@ -93,7 +93,7 @@ def open_raster(
             yield dataset
     except GDAL_ERRORS as error:
         raise DamagedImage(
-            f"the pixels of {name} cannot be decoded ({_reason(error, path, name)}); "
+            f"the pixels of {name} cannot be decoded ({reason(error, path, name)}); "
             "copy the file again or export it anew"
         ) from error
 
@@ -114,7 +114,8 @@ def update_raster(path: Path, *, with_place: bool) -> Iterator[DatasetWriter]:
         yield dataset
 
 
-def _reason(error: BaseException, path: Path, name: str) -> str:
-    """Return GDAL's own words, without the folder."""
+def reason(error: BaseException, path: Path, name: str) -> str:
+    """Return GDAL's own words, or the operating system's, with `name` in the place of the path."""
     root = error.__cause__ or error
-    return str(root).replace(str(path.absolute()), name).strip().rstrip(".") or type(root).__name__
+    words = getattr(root, "strerror", None) or str(root)
+    return str(words).replace(str(path.absolute()), name).strip().rstrip(".") or type(root).__name__

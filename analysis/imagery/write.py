@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from analysis.errors import ImageError, ImageNotWritten, InvalidWindow
 from analysis.imagery.describe import describe
 from analysis.imagery.pixels import Box
-from analysis.imagery.raster import GDAL_ERRORS, create_raster, update_raster
+from analysis.imagery.raster import GDAL_ERRORS, create_raster, reason, update_raster
 from analysis.imagery.read import ImageData, read_any
 from analysis.imagery.rendering import Rendering
 
@@ -160,8 +160,8 @@ def write_geotiff_blocks(
         if isinstance(error, ImageNotWritten):
             raise
         raise ImageNotWritten(
-            f"{path.name} could not be written ({_reason(error, temporary)}); check the folder, the free space and the "
-            "reference system"
+            f"{path.name} could not be written ({reason(error, temporary, path.name)}); check the folder, the free "
+            "space and the reference system"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -177,8 +177,3 @@ def _overview_factors(size: tuple[int, int]) -> list[int]:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _reason(error: BaseException, temporary: Path) -> str:
-    words = getattr(error, "strerror", None) or str(error)
-    return str(words).replace(str(temporary.absolute()), "the file").strip().rstrip(".")

@@ -14,6 +14,9 @@ from dashboard.pages.rail import Rail, build_rail, html, kept
 from dashboard.pages.shown import Shown
 
 
+OPENING = '<p class="opening" role="status">Opening…</p>'
+
+
 @dataclass(frozen=True)
 class Stage:
     """The main column's components, and what the page keeps in mind."""
@@ -62,7 +65,7 @@ def build_compare() -> ComparePage:
     with gr.Row(elem_id="shell"):
         rail = build_rail()
         with gr.Column(scale=1, min_width=0, elem_id="main"):
-            notice, empty, title, job = html("notice", acts=True), html("empty", acts=True), html("title"), html("job", acts=True)
+            notice, title, job, empty = html("notice", acts=True), html("title", value=OPENING), html("job", acts=True), html("empty", acts=True)
             maps, results = html("maps"), html("results", acts=True)
             numbers_head = html("numbers-head")
             with gr.Row(elem_id="charts", visible=False) as charts:

@@ -15,6 +15,7 @@ from dashboard.messages import Message, explain
 from dashboard.pages import shown as pieces
 from dashboard.pages.asking import check_count, inquiry
 from dashboard.pages.compare import draw, print_comparison, print_empty
+from dashboard.pages.rail_view import estimate
 from dashboard.pages.notices import error_notice, plain_notice
 from dashboard.pages.shown import Shown, is_id, load
 from dashboard.pages.steering import Steer, run_button
@@ -33,6 +34,7 @@ class Follow:
         printed: Updates for `Stage.printed`; None to leave them.
         job_id: The job that is followed from now on, "" for none; None to leave it.
         button: Update for the Compare button; None to leave it.
+        estimate: The words under it; None to leave them.
     """
 
     notice: str | None = None
@@ -40,12 +42,13 @@ class Follow:
     printed: list[Any] | None = None
     job_id: str | None = None
     button: Any | None = None
+    estimate: str | None = None
 
     def updates(self) -> list[Any]:
-        """In the order notice, job, printed, job id, timer, button."""
+        """In the order notice, job, printed, job id, timer, button, estimate."""
         printed = [gr.skip()] * PRINTED if self.printed is None else self.printed
         timer = gr.skip() if self.job_id is None else gr.update(active=bool(self.job_id))
-        return [_or_skip(self.notice), _or_skip(self.job), *printed, _or_skip(self.job_id), timer, _or_skip(self.button)]
+        return [_or_skip(self.notice), _or_skip(self.job), *printed, _or_skip(self.job_id), timer, _or_skip(self.button), _or_skip(self.estimate)]
 
 
 def _or_skip(value: Any) -> Any:
@@ -81,7 +84,8 @@ def follow(context: Context, job_id: str, comparison_id: str, signature: str, ow
         return Follow(notice=str(error_notice(explain(error))))
     if job.is_over:
         printed = print_comparison(context, shown, dark=dark, frame=comparison_id != shown.comparison.id)
-        return Follow(notice=_ended(job), job="", printed=printed, job_id="", button=run_button(ready=True, busy=False))
+        words = str(estimate(context, len(shown.panes), shown.rows[0].facts.total if shown.rows else 0, True, owner))
+        return Follow(_ended(job), "", printed, "", run_button(ready=True, busy=False), words)
     line = str(pieces.job_line(shown, job, context.jobs.elapsed(job_id), context.store.queue_position(job_id)))
     if job.state == "queued" or all(pane.state == "waiting" for pane in shown.panes):
         return Follow(job=line)

@@ -93,10 +93,10 @@ class Rail:
         return [part for row in self.rows for part in row.shown]
 
 
-def html(elem_id: str = "", classes: str = "", *, acts: bool = False, **more: Any) -> gr.HTML:
+def html(elem_id: str = "", classes: str = "", *, acts: bool = False, value: str = "", **more: Any) -> gr.HTML:
     """Our own escaped markup, without Gradio's prose styles."""
     return gr.HTML(
-        "",
+        value,
         elem_id=elem_id or None,
         elem_classes=classes or None,
         padding=False,

@@ -155,7 +155,7 @@ def text_of(choices: Sequence[Choice], total: int) -> str:
     return write_strategies(choices, total)
 
 
-def estimate(context: Context, choices: Sequence[Choice], total: int, ready: bool, owner: str | None) -> Markup:
+def estimate(context: Context, strategies: int, total: int, ready: bool, owner: str | None) -> Markup:
     """Under the button: how long it will take, from earlier runs of this model on this server, or what is missing."""
     if not ready:
         return Markup('<p class="under">Choose a question first</p>')
@@ -168,7 +168,7 @@ def estimate(context: Context, choices: Sequence[Choice], total: int, ready: boo
     device = context.models.where().rpartition(" · ")[2]
     per_token = sorted(_seconds(run) / run.tokens_total for run in usable)[len(usable) // 2]
     passes = context.settings.repeats + 2
-    seconds = per_token * total * passes * max(1, len(choices))
+    seconds = per_token * total * passes * max(1, strategies)
     words = f"about {seconds:.1f} s" if seconds < 10 else f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
     return Markup('<p class="under">{} on this {}</p>').format(words, device)
 

@@ -38,7 +38,7 @@ def selection_bar() -> Markup:
 
 
 def _row(run: RunSummary, *, local: bool) -> Markup:
-    seconds = sum(part or 0.0 for part in (run.encode_seconds, run.compress_seconds, run.prefill_seconds, run.decode_seconds))
+    seconds = sum(part or 0.0 for part in (run.encode_seconds, run.compress_seconds, run.prefill_seconds))
     who = f"{plan_title(run.strategy)}, {run.question}"
     delete = EMPTY
     if local or not run.is_sample:

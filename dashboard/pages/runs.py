@@ -84,7 +84,7 @@ def build_runs() -> RunsPage:
                 padding=False, apply_default_css=False, js_on_load=None)  # fmt: skip
         notice = html("runs-notice")
         with gr.Row(elem_id="run-filters"):
-            text = gr.Textbox(label="Text", placeholder="question, answer, image, strategy", max_length=200, elem_id="filter-text", scale=2, min_width=180)
+            text = gr.Textbox(label="Text", placeholder="question, answer, image, strategy", max_length=200, lines=1, max_lines=1, elem_id="filter-text", scale=2, min_width=180)
             strategy, model, task = (_filter(name) for name in ("Strategy", "Model", "Task"))
             correct = gr.Dropdown(
                 choices=[("right and wrong", ""), ("right", "right"), ("wrong", "wrong")], value="", label="Verdict", filterable=False,

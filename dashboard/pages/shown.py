@@ -202,7 +202,10 @@ def job_line(shown: Shown | None, job: JobRow, elapsed: float | None, before: in
         done = sum(pane.state not in ("waiting", "running") for pane in shown.panes) if shown else 0
         number = len(shown.panes) if shown else 0
         first = f"{min(done + 1, number)} of {number} strategies" if number else "Running"
-        rest = job.message[:1].upper() + job.message[1:]
+        running = next((pane for pane in shown.panes if pane.state == "running"), None) if shown else None
+        rest = job.message
+        if running is not None and rest.startswith(running.title):
+            rest = f"{running.title} is {'answering' if running.info and running.info.reduces == 'nothing' else 'compressing and answering'}"
     share = round(100 * job.progress)
     return Markup(
         '<div class="job" role="status"><span class="t"><b>{}</b>, {}</span><div class="bar" role="progressbar" aria-valuenow="{}" '

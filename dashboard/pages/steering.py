@@ -99,7 +99,7 @@ def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool 
         view.text_of(steer.choices, steer.total),
         steer.own_choices,
         run_button(ready=ready, busy=busy),
-        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
         str(steer.picked),
         len(steer.choices),
         steer.total,
@@ -146,7 +146,7 @@ def question_changed(context: Context, steer: Steer, owner: str | None) -> list[
         str(view.question_head(task)),
         str(note),
         run_button(ready=ready, busy=False),
-        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
     ]
 
 
@@ -157,7 +157,7 @@ def rows_changed(context: Context, steer: Steer, owner: str | None, *, sliders: 
         *view.row_updates(context, steer.choices, steer.total, sliders=sliders),
         *view.more_updates(len(steer.choices)),
         view.text_of(steer.choices, steer.total),
-        str(view.estimate(context, steer.choices, steer.total, ready, owner)),
+        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
         len(steer.choices),
         str(view.toggle(context, steer.picked, len(steer.choices))),
     ]

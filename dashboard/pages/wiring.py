@@ -92,7 +92,7 @@ def _wire_load(
 def _followed(page: ComparePage) -> list[Any]:
     """What `Follow.updates` writes."""
     stage = page.stage
-    return [stage.notice, stage.job, *stage.printed, stage.job_id, stage.timer, page.rail.run]
+    return [stage.notice, stage.job, *stage.printed, stage.job_id, stage.timer, page.rail.run, page.rail.estimate]
 
 
 def _wire_rail(context: Context, page: ComparePage) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.env import Env
 from rasterio.transform import Affine
 
 from analysis.imagery.raster import create_raster
@@ -40,7 +41,10 @@ def write_tiff(
         place["crs"] = crs
     height, width, count = bands.shape
     size = {"height": height, "width": width, "count": count, "dtype": bands.dtype.name}
-    with create_raster(path, with_place=bool(place), **size, **place, **profile) as dataset:
+    with (
+        create_raster(path, with_place=bool(place), **size, **place, **profile) as dataset,
+        Env(GDAL_TIFF_INTERNAL_MASK=True),
+    ):
         dataset.write(np.moveaxis(bands, 2, 0))
         if mask is not None:
             dataset.write_mask(mask)

@@ -150,6 +150,27 @@ def test_leftovers_of_interrupted_writes_are_released(file_store, picture):
     assert kept(file_store) == sorted([used.request.image.digest, "notes.txt"])
 
 
+def test_a_run_is_deleted_also_where_the_file_of_its_image_cannot_be(open_folder, as_ordinary_user):
+    with as_ordinary_user(), open_store(f"sqlite:///{open_folder / 'keepmap.db'}") as store:
+        run = add_with_image(store, make_image_file(open_folder))
+        store.images.folder.chmod(0o555)
+        store.delete(run.id)
+        assert (store.count(), store.image_bytes(), len(kept(store))) == (0, 0, 1)
+        store.images.folder.chmod(0o755)
+        assert store.release_images() == 1
+
+
+def test_a_folder_that_cannot_be_written_takes_no_image(open_folder, as_ordinary_user, picture):
+    shutil.copy(picture, open_folder)
+    with as_ordinary_user(), open_store(f"sqlite:///{open_folder / 'keepmap.db'}") as store:
+        store.images.folder.mkdir(mode=0o555)
+        with pytest.raises(
+            StoreReadOnly, match="keepmap.db.assets cannot be written .Permission denied.; make it writable"
+        ):
+            store.put_image(open_folder / picture.name)
+        assert store.image_bytes() == 0
+
+
 def test_a_quota_is_kept_with_a_clear_message(url, tmp_path):
     first, second = make_image_file(tmp_path, 0), make_image_file(tmp_path, 1)
     with open_store(url, quota_bytes=first.stat().st_size + 10) as store:

@@ -86,7 +86,7 @@ def dump() -> str:
             store.add(replace(runs[0], answer=replace(runs[0].answer, text="red")))
             store.add_comparison(comparison)
         with closing(sqlite3.connect(path)) as connection:
-            return "\n".join(connection.iterdump()) + "\n"
+            return "\n".join(connection.iterdump()).replace(" \n", "\n") + "\n"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from compression.grid import TokenGrid
 from compression.similarity import ROWS_AT_ONCE
@@ -39,14 +38,25 @@ class Route:
 def structure(features: Tensor, grid: TokenGrid) -> Tensor:
     """S_geo(p) = || F_p - mean of F in the 3 x 3 cells around p ||^2, float32 [tokens] (Eq. 4).
 
-    At the border the mean is over the cells inside the view.
+    At the border the mean is over the cells inside the view. Differences are summed, not features, so that a flat
+    area is exactly 0 and no rounding is taken for structure.
     """
     parts = []
     for view, start in zip(grid.views, grid.starts, strict=False):
-        picture = features[start : start + len(view)].float().T.reshape(1, -1, view.rows, view.cols)
-        mean = functional.avg_pool2d(picture, 3, stride=1, padding=1, count_include_pad=False)
-        parts.append((picture - mean).square().sum(dim=1).reshape(-1))
+        picture = features[start : start + len(view)].float().reshape(view.rows, view.cols, -1)
+        difference = torch.zeros_like(picture)
+        cells = torch.ones(view.rows, view.cols, device=picture.device)
+        for down, right in STEPS:
+            (y, near_y), (x, near_x) = _overlap(down, view.rows), _overlap(right, view.cols)
+            difference[y, x] += picture[near_y, near_x] - picture[y, x]
+            cells[y, x] += 1
+        parts.append((difference.square().sum(dim=2) / cells.square()).reshape(-1))
     return torch.cat(parts)
+
+
+def _overlap(step: int, size: int) -> tuple[slice, slice]:
+    """The places that have a neighbour at this step, and those neighbours."""
+    return slice(max(0, -step), size - max(0, step)), slice(max(0, step), size - max(0, -step))
 
 
 def regional_maxima(score: NDArray[np.float32], regions: tuple[int, int]) -> list[int]:

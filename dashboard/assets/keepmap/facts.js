@@ -8,12 +8,18 @@ const FATES = ["kept", "merged", "dropped"];
 const MINUS = "\u2212";
 const THIN = "\u202f";
 
+/** Text of a size with the sign of a value. */
 export const signed = (value, text) => (value > 0 ? `+${text}` : value < 0 ? `${MINUS}${text}` : text);
 
-/** A share in per cent, with one decimal below ten where asked. */
-export function percent(share, digits = 1) {
-  return `${(share * 100).toFixed(digits)}${THIN}%`;
+/** A number of per cent: whole from ten on, one decimal from one on, below that two significant digits. */
+export function hundredths(share) {
+  const value = Math.abs(share * 100);
+  if (value === 0 || value >= 9.95) return value.toFixed(0);
+  if (value >= 0.95) return value.toFixed(1);
+  return value < 0.001 ? "< 0.001" : String(Number(value.toPrecision(2)));
 }
+
+export const percent = (share) => `${hundredths(share)}${THIN}%`;
 
 /** A number with three significant digits. */
 export function brief(value) {
@@ -88,7 +94,7 @@ export function describe(facts, { several, depth, evidence, reference }) {
     lines.push(`attention${from}, layer ${depth.layer + 1}: ${value}`);
     if (reference !== undefined && reference !== null) {
       const change = difference([facts.attention], [reference], 0);
-      lines.push(`against A: ${signed(change, Math.abs(change * 100).toFixed(1))} points`);
+      lines.push(`against A: ${signed(change, hundredths(change))} points`);
     }
   }
   if (facts.score !== null && facts.score !== undefined) lines.push(`score: ${brief(facts.score)}`);

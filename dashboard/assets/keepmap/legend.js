@@ -1,6 +1,6 @@
 // The legend: every layer in words, with the same textures and end values as on the maps.
 
-import { brief, percent, signed } from "./facts.js";
+import { brief, hundredths, percent, signed } from "./facts.js";
 import { hatchLines } from "./painters.js";
 
 /** Names of scores that are longer than this stand on the maps, not in the legend. */
@@ -182,7 +182,7 @@ function aboutAttention(context) {
   const from = state.depth.of === "question" ? "From the question\u2019s words, on average, to each token" : "From the answer to each token";
   return [
     sourcePick(context) || item(null, rich`${from}`),
-    ramp("seq", "0", `${percent(attentionScale[1], attentionScale[1] < 0.1 ? 1 : 0)}, square-root scale, shared`),
+    ramp("seq", "0", `${percent(attentionScale[1])}, square-root scale, shared`),
     stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })),
   ];
 }
@@ -207,8 +207,7 @@ function aboutDifference(context) {
   if (compared === "retention") {
     parts.push(ramp("div", signed(-1, "1"), "+1 against A"), item(null, rich`kept is 1, merged \u00bd, dropped 0`));
   } else {
-    const top = differenceScale[1] * 100;
-    const end = top < 10 ? top.toFixed(1) : top.toFixed(0);
+    const end = hundredths(differenceScale[1]);
     parts.push(ramp("div", signed(-1, end), `+${end} points against A`));
   }
   const overlaps = panes.filter((pane, i) => i && pane.facts && pane.facts.overlap !== null);

@@ -176,7 +176,7 @@ const Scale = L.Control.extend({
     if (!(length > 0)) return;
     const ten = 10 ** Math.floor(Math.log10(length));
     const round = [5, 2, 1].map((step) => step * ten).find((value) => value <= length);
-    const words = isPlaced ? (round >= 1000 ? `${round / 1000} km` : round < 1 ? `${brief(round * 100)} cm` : `${round} m`) : `${brief(round)} px`;
+    const words = isPlaced ? (round >= 1000 ? `${round / 1000} km` : round < 1 ? `${brief(round * 100)} cm` : `${round} m`) : `${round.toLocaleString("en")} px`;
     const bar = document.createElement("i");
     bar.style.width = `${(most * round) / length}px`;
     this._box.replaceChildren(words, bar);

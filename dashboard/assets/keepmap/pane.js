@@ -1,7 +1,7 @@
 // One pane: its Leaflet map, the layer over it, and what is known about its run.
 
 import { boardsOf, boxOf } from "./boards.js";
-import { brief, percent, signed } from "./facts.js";
+import { brief, hundredths, percent, signed } from "./facts.js";
 import { LONG } from "./legend.js";
 import { paintMarks } from "./marks.js";
 import { Overlay } from "./overlay.js";
@@ -207,7 +207,7 @@ export class Pane {
     if (state.layer === "Attention")
       return recorded.strong[layer].map(([, left, top, right, bottom, value]) => ({
         box: [left, top, right, bottom],
-        text: percent(value, 0),
+        text: percent(value),
       }));
     if (state.layer !== "Difference" || compared !== "attention" || !this.#isComparable() || !this.tokens) return [];
     if (!this.values || !this.reference || this === this.shared.first()) return [];
@@ -215,7 +215,7 @@ export class Pane {
     for (let token = 0; token < this.values.length; token++) {
       const change = difference(this.values, this.reference, token);
       if (Math.abs(change) < STRONG) continue;
-      found.push({ size: Math.abs(change), box: boxOf(this.tokens, token), text: signed(change, (Math.abs(change) * 100).toFixed(0)) });
+      found.push({ size: Math.abs(change), box: boxOf(this.tokens, token), text: signed(change, hundredths(change)) });
     }
     return found.sort((a, b) => b.size - a.size).slice(0, info.most_labels);
   }

@@ -129,8 +129,8 @@ export class Pointer {
     const step = STEPS[event.key];
     const { map } = pane;
     if (event.target !== pane.frame || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "+" || event.key === "=") map.zoomIn();
-    else if (event.key === "-" || event.key === "_") map.zoomOut();
+    if (event.key === "+" || event.key === "=") map.zoomIn(1, { animate: false });
+    else if (event.key === "-" || event.key === "_") map.zoomOut(1, { animate: false });
     else if (event.key === "Escape" && this.shared.state.point) this.#set(null);
     else if (step && event.shiftKey) map.panBy([step[0] * PAN, step[1] * PAN], { animate: false });
     else if (step) this.#step(pane, step);

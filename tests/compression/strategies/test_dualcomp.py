@@ -233,7 +233,7 @@ def test_structure_is_that_of_the_slow_reference() -> None:
 
 
 def test_a_flat_picture_has_no_structure_not_even_at_its_border() -> None:
-    assert structure(torch.ones(12, 3), toy_grid((3, 4))).tolist() == [0.0] * 12
+    assert structure(torch.full((12, 3), 0.1), toy_grid((3, 4))).tolist() == [0.0] * 12
 
 
 def test_anchors_are_visited_there_and_back() -> None:
