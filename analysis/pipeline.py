@@ -278,6 +278,6 @@ def _said(
     if vlm.card.domain and not inquiry.image.is_synthetic:
         labels.append(OUT_OF_DOMAIN)
         notices.append(f"This model was trained on {vlm.card.domain} only, not on photographs: its answer here means little.")
-    notices += [str(note) for note in generation.selection.diagnostics.get("notices", [])]
+    notices += [str(note) for note in generation.selection.diagnostics.get("notes", [])]
     return tuple(dict.fromkeys(labels)), tuple(dict.fromkeys(notices))
 

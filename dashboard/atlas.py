@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from analysis.errors import ImageError
 from analysis.imagery import encode_png, media_type, mercator_tile, pixel_tile, thumbnail
 from analysis.imagery.cache import ByteCache
 from analysis.run import ImageRef
+from dashboard.answers import Encoded
 from dashboard.layers import PAINTER_VERSION, Look, paint
 from dashboard.opened import Opened, Shelf
 from dashboard.palette import Theme, palette, palette_digest
+from dashboard.panes import facts_of
 from dashboard.placement import Placement, place_image
 from dashboard.tiles import TILE, is_tile
 from dashboard.visitors import is_id
@@ -24,22 +27,10 @@ from storage import AssetMissing, Comparison, ComparisonNotFound, JobRow, NotFou
 
 _TILE_BYTES = 64 * 2**20
 _MOST_PLACES = 64
+_MOST_FACTS = 256
 _THUMBNAIL_PIXELS = 512
 IMAGE_VERSION = 1
 """Raised whenever the same image gives another tile: browsers keep tiles by it."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An encoded picture."""
-
-    content: bytes
-    media: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held in memory."""
-        return len(self.content)
 
 
 EMPTY_TILE = Encoded(encode_png(np.zeros((TILE, TILE, 4), dtype=np.uint8)), "image/png")
@@ -59,6 +50,7 @@ class Atlas:
         self._shelf = Shelf(store)
         self._tiles: ByteCache[Encoded] = ByteCache(_TILE_BYTES)
         self._places: OrderedDict[str, Placement] = OrderedDict()
+        self._facts: OrderedDict[tuple[str, str], Mapping[str, Any]] = OrderedDict()
         self._lock = Lock()
 
     # ------------------------------------------------------------------ who may see what
@@ -116,6 +108,24 @@ class Atlas:
         except RunNotFound:
             return None
 
+    def facts(self, opened: Sequence[Opened | None]) -> list[Mapping[str, Any] | None]:
+        """The numbers of each pane, computed once for a run and the first pane that it is compared with."""
+        first = opened[0] if opened else None
+        return [None if run is None else self._facts_of(run, first) for run in opened]
+
+    def _facts_of(self, run: Opened, first: Opened | None) -> Mapping[str, Any]:
+        key = (run.run, first.run if first is not None else "")
+        with self._lock:
+            if key in self._facts:
+                self._facts.move_to_end(key)
+                return self._facts[key]
+        found = facts_of(run, first)
+        with self._lock:
+            self._facts[key] = found
+            while len(self._facts) > _MOST_FACTS:
+                self._facts.popitem(last=False)
+        return found
+
     def job(self, comparison: Comparison) -> JobRow | None:
         """The job that fills a comparison, while it is not over."""
         return next((job for job in self.store.jobs(comparison=comparison.id) if not job.is_over), None)
@@ -144,7 +154,7 @@ class Atlas:
             return None
 
     def image_tile(self, image: ImageRef, zoom: int, x: int, y: int) -> Encoded | None:
-        """A tile of the image as it lies on the map, transparent where there is no image; None where there can be no tile.
+        """A tile of the image as it lies on the map, transparent beside the image; None where there can be no tile.
 
         Raises:
             ImageError: the file cannot be read.

@@ -1,8 +1,9 @@
 """The passages of the README that follow from the code: `python -m dashboard.docs --write` puts them in anew.
 
 A passage stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. The tables come from the declarations of
-strategies, settings and commands, and a test fails when the README shows others. A passage named `output COMMAND` holds
-the real output of a command; it is written only with `--outputs`, because times and ids differ on each machine.
+strategies, settings and commands and from the embedded model's card; a test fails when the README shows others. A
+passage named `output COMMAND` holds the real output of a command; it is written only with `--outputs`, because times
+and ids differ on each machine.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from dashboard.errors import DashboardError
 from dashboard.settings import Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+CARD = README.parent / "compression" / "backends" / "embedded" / "checkpoint" / "README.md"
 
-_PASSAGE = re.compile(r"(?P<begin><!-- begin (?P<name>[^\n]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.S)
+_PASSAGE = re.compile(
+    r"(?P<begin><!-- begin (?P<name>[^\n]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.S
+)
 _MARKER = re.compile(r"<!-- (?:begin|end) [^\n]+? -->")
 _OUTPUT = "output "
 
@@ -45,7 +49,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     cells = [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in lines]
     return "".join(
-        "|" + "|".join(line) + "|\n" if number == 1 else "| " + " | ".join(line) + " |\n" for number, line in enumerate(cells)
+        "|" + "|".join(line) + "|\n" if number == 1 else "| " + " | ".join(line) + " |\n"
+        for number, line in enumerate(cells)
     )
 
 
@@ -73,7 +78,10 @@ def settings_table() -> str:
     """One row per setting."""
     return table(
         ["flag of `keepmap serve`", "variable", "default", "meaning"],
-        ([f"`{flag}`", f"`{variable}`", f"`{default}`" if default else "–", meaning] for flag, variable, default, meaning in Settings.table()),
+        (
+            [f"`{flag}`", f"`{variable}`", f"`{default}`" if default else "–", meaning]
+            for flag, variable, default, meaning in Settings.table()
+        ),
     )
 
 
@@ -87,12 +95,19 @@ def command_table(parser: argparse.ArgumentParser | None = None) -> str:
     return table(["command", "does"], rows)
 
 
+def accuracy_table(card: Path | None = None) -> str:
+    """The table of figures of the embedded model's card, or "" where the card has none yet."""
+    text = (card or CARD).read_text(encoding="utf-8")
+    return "".join(line + "\n" for line in text.splitlines() if line.startswith("|"))
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
+    "accuracy": accuracy_table,
     "commands": command_table,
     "settings": settings_table,
     "strategies": strategy_table,
 }
-"""Passages that follow from the code alone, by name."""
+"""Passages that follow from the code and the weights alone, by name."""
 
 
 def passages(text: str) -> dict[str, str]:
@@ -110,7 +125,9 @@ def passages(text: str) -> dict[str, str]:
             raise InvalidPassage(f"the passage {match['name']!r} stands there twice; leave one")
         found[match["name"]] = match["body"]
     if len(_MARKER.findall(text)) != 2 * len(found) or any(_MARKER.search(body) for body in found.values()):
-        raise InvalidPassage("a passage is opened and closed once, by <!-- begin NAME --> and <!-- end NAME -->; look for a lone marker")
+        raise InvalidPassage(
+            "a passage is opened and closed once, by <!-- begin NAME --> and <!-- end NAME -->; look for a lone marker"
+        )
     return found
 
 
@@ -124,7 +141,9 @@ def rewritten(text: str, bodies: Mapping[str, str]) -> str:
         InvalidPassage: the text has no passage of a name, or a broken one.
     """
     if missing := sorted(set(bodies) - set(passages(text))):
-        raise InvalidPassage(f"the text has no passage {missing[0]!r}; add <!-- begin {missing[0]} --> and <!-- end {missing[0]} -->")
+        raise InvalidPassage(
+            f"the text has no passage {missing[0]!r}; add <!-- begin {missing[0]} --> and <!-- end {missing[0]} -->"
+        )
     return _PASSAGE.sub(lambda match: match["begin"] + bodies.get(match["name"], match["body"]) + match["end"], text)
 
 

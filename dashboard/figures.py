@@ -117,7 +117,7 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
     figure.update_layout(
         _layout(colours, height=54 + 38 * len(rows)),
         barmode="stack",
-        legend={"orientation": "h", "x": 0, "y": -0.06, "yanchor": "top", "traceorder": "normal", "font": {"size": 12}, "entrywidth": 70, "entrywidthmode": "pixels", "itemclick": False, "itemdoubleclick": False},
+        legend={"orientation": "h", "x": 0, "y": -0.06, "yanchor": "top", "traceorder": "normal", "font": {"size": 12}, "entrywidth": 54, "entrywidthmode": "pixels", "itemclick": False, "itemdoubleclick": False},
         xaxis={"range": [0, longest * 1.16 or 1], "visible": False, "fixedrange": True},
         yaxis={
             "tickvals": places, "ticktext": [f"<b>{LETTERS[row.position]}</b> {_escaped(_short(row.title))}" for row in rows],

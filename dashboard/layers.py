@@ -1,14 +1,14 @@
 """Layers drawn as tiles, for runs with too many tokens to paint in the browser.
 
-The rules are those of the browser's painters (assets/keepmap/painters.js): kept tokens are clear, dropped ones veiled, merged
-ones half veiled under a hatch that is counted in global tile pixels, so that tiles join.
+The rules are those of the browser's painters (assets/keepmap/painters.js): kept tokens are clear, dropped ones veiled,
+merged ones half veiled under a hatch that is counted in global tile pixels, so that tiles join.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from dashboard.tiles import MARGIN, TileView
 from dashboard.wire import token_boxes
 
 Layer: TypeAlias = Literal["retention", "clusters", "scores", "attention", "streams", "difference"]
+Kind: TypeAlias = Literal["answer", "question"]
+Compared: TypeAlias = Literal["attention", "retention"]
 PAINTER_VERSION = 1
 """Raised whenever the same run gives another picture: browsers keep tiles by it."""
 
@@ -30,7 +32,7 @@ DETAIL_PIXELS = 6
 
 _SIGN_PIXELS = 12
 _SIGNED = 0.25  # share of the difference scale from which a token is marked
-_MOST_LINES = 20_000
+_MOST_LINES = 4_000  # more lines in one tile hide what they lead to
 _PRESENCE = np.array([1.0, 0.5, 0.0], dtype=np.float32)  # kept, merged, dropped
 
 
@@ -50,11 +52,11 @@ class Look:
 
     layer: Layer
     level: int = 0
-    of: Literal["answer", "question"] = "answer"
+    of: Kind = "answer"
     depth: int = 0
     scale: tuple[float, float] | None = None
     against: Opened | None = None
-    compared: Literal["attention", "retention"] = "attention"
+    compared: Compared = "attention"
 
 
 def layer_names() -> tuple[Layer, ...]:
@@ -87,10 +89,9 @@ class _Scene:
         self.cell_pixels = min(level.cell) * view.scale
         self.is_detailed = self.cell_pixels >= DETAIL_PIXELS
 
-    def of_tokens(self, values: NDArray[np.generic], missing: float) -> NDArray[np.generic]:
+    def of_tokens(self, values: NDArray[Any], missing: float) -> NDArray[Any]:
         """A value per token as a value per pixel, `missing` where there is no token."""
-        found: NDArray[np.generic] = np.where(self.is_token, values[self.token], np.asarray(missing, dtype=values.dtype))
-        return found
+        return np.where(self.is_token, values[self.token], np.asarray(missing, dtype=values.dtype))
 
     def inside(self, tokens: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
         """Those of the tokens whose centre lies on or near the tile, and their (column, row) there."""
@@ -238,8 +239,8 @@ def _paint_difference(scene: _Scene) -> None:
 def change_of(run: Opened, look: Look) -> NDArray[np.float32] | None:
     """The difference against the first pane on its scale, float32 [tokens] in [-1, 1]; None where it cannot be told.
 
-    Retention: kept is 1, merged 1/2, dropped 0, and the difference is linear. Attention: the sign times the square root of the
-    share of the scale's end; a token that was not there counts as zero.
+    Retention: kept is 1, merged 1/2, dropped 0, and the difference is linear. Attention: the sign times the square root
+    of the share of the scale's end; a token that was not there counts as zero.
     """
     first = look.against
     if first is None or len(first) != len(run):

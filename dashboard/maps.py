@@ -1,8 +1,8 @@
 """The maps page: one Folium figure whose maps move together, in this project's own page.
 
-Folium makes the maps, their image tiles, and their synchronisation (DualMap for two, the same plugin pairwise for more). Its
-links to other hosts are replaced by our own copies; of the page that it would write, only the links, the map elements and the
-script are used.
+Folium makes the maps, their image tiles, and their synchronisation (DualMap for two, the same plugin pairwise for more).
+Its links to other hosts are replaced by our own copies; of the page that it would write, only the links, the map elements
+and the script are used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import folium
 from branca.element import CssLink, Figure, JavascriptLink, MacroElement
@@ -24,9 +25,12 @@ from markupsafe import Markup
 from dashboard.markup import LETTERS
 from dashboard.panes import caption, has_map, state_markup, title_of
 from dashboard.placement import Placement
+from dashboard.tiles import DEEPEST
 from storage import Comparison, JobRow
 
 LAYERS = ("Image", "Retention", "Clusters", "Scores", "Attention", "Streams", "Difference")
+
+_LOWEST_ZOOM = -5  # a small image on a small screen is shown below the zoom of its only tile
 
 _LEAFLET_JS = [("leaflet", "/vendor/leaflet/leaflet.js")]
 _LEAFLET_CSS = [("leaflet_css", "/vendor/leaflet/leaflet.css")]
@@ -74,17 +78,18 @@ def maps_page(comparison: Comparison, placement: Placement, job: JobRow | None =
     plates = Markup("").join(
         _plate(comparison, position, elements.get(LETTERS[position]), job) for position in range(len(comparison.panes))
     )
+    switch = (_SWITCH.format(name, Markup(" checked") if name == "Retention" else "") for name in LAYERS)
+    # Folium's pieces and ours are markup already: nothing that a visitor wrote is in them.
+    trusted = {"links": Markup(links), "style": Markup(style), "script": Markup(script)}  # noqa: S704
     html = _PAGE.format(
         title=f"Maps: {comparison.question}",
         comparison=comparison.id,
         panes=len(comparison.panes),
-        links=Markup(links),
-        style=Markup(style),
-        layers=Markup("").join(_SWITCH.format(name, Markup(" checked") if name == "Retention" else "") for name in LAYERS),
+        layers=Markup("").join(switch),
         disabled="" if comparison.evidence else Markup(" disabled"),
         evidence="Evidence" if comparison.evidence else "Evidence not known",
         plates=plates,
-        script=Markup(script),
+        **trusted,
     )
     return Page(str(html), policy(style, script))
 
@@ -112,7 +117,7 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
     """Folium's part: links, the element of each map by letter, and the script."""
     if not letters:
         return "", {}, ""
-    options = {
+    options: dict[str, Any] = {
         "location": _middle(placement),
         "zoom_start": placement.zoom,
         "tiles": None,
@@ -121,15 +126,10 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
         "zoom_control": False,
         "zoom_snap": 0,
         "wheel_px_per_zoom_level": 120,
-        "min_zoom": -5,
-        "max_zoom": placement.zoom_most,
         "keyboard": False,
         "box_zoom": False,
         "bounce_at_zoom_limits": False,
-        "world_copy_jump": False,
     }
-    # Folium takes the zoom limits for tiles of its own only; a map gets them among its options.
-    limits = {"minZoom": options.pop("min_zoom"), "maxZoom": options.pop("max_zoom")}
     if len(letters) == 2:
         dual = DualMap(**options)
         figure, maps = dual.get_root(), [dual.m1, dual.m2]
@@ -142,13 +142,15 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
             figure.add_child(PairwiseSync(maps))
     for letter, one in zip(letters, maps, strict=True):
         one._id = letter
-        one.options.update(limits)
+        # Folium takes these two for tiles of its own only.
+        one.options.update({"minZoom": _LOWEST_ZOOM, "maxZoom": placement.zoom_most})
         _dress(one, letter, comparison, placement)
     figure.render()
     links = "\n".join(
         child.render() for child in figure.header._children.values() if isinstance(child, CssLink | JavascriptLink)
     )
-    elements = {letter: figure.html._children[one.get_name()].render().strip() for letter, one in zip(letters, maps, strict=True)}
+    named = zip(letters, maps, strict=True)
+    elements = {letter: figure.html._children[one.get_name()].render().strip() for letter, one in named}
     return links, elements, "\n" + figure.script.render().strip() + "\n"
 
 
@@ -164,8 +166,8 @@ def _dress(one: folium.Map, letter: str, comparison: str, placement: Placement) 
         name="Image",
         overlay=True,
         control=False,
-        min_zoom=-5,
-        max_zoom=30,
+        min_zoom=_LOWEST_ZOOM,
+        max_zoom=DEEPEST,
         max_native_zoom=placement.zoom,
         min_native_zoom=0,
         no_wrap=True,
@@ -196,7 +198,8 @@ def _plate(comparison: Comparison, position: int, element: str | None, job: JobR
     place = Markup("")
     if element is not None:
         place = Markup('<div class="map" tabindex="0" role="application" aria-label="{}">{}</div>').format(
-            f"Map {letter}, {title}", Markup(element)
+            f"Map {letter}, {title}",
+            Markup(element),  # noqa: S704 (Folium's own, with nothing of a visitor in it)
         )
     is_early = pane.state in ("waiting", "running")
     return Markup(
@@ -224,7 +227,7 @@ _PAGE = Markup(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="same-origin">
 <title>{title}</title>
-<link rel="icon" href="data:,">
+<link rel="icon" href="/keepmap/favicon.svg">
 {links}
 <link rel="stylesheet" href="/keepmap/tokens.css">
 <link rel="stylesheet" href="/keepmap/maps.css">
@@ -235,7 +238,9 @@ _PAGE = Markup(
 <div id="layers">
 <div class="seg" role="radiogroup" aria-label="Map layer">{layers}</div>
 <div class="right">
-<label><input type="checkbox" id="evidence" checked{disabled}><svg width="15" height="15" viewBox="0 0 15 15" aria-hidden="true"><path d="M1 5V1h4M10 1h4v4M14 10v4h-4M5 14H1v-4" fill="none" stroke="currentColor" stroke-width="1.8"/></svg>{evidence}</label>
+<label><input type="checkbox" id="evidence" checked{disabled}>
+<svg width="15" height="15" viewBox="0 0 15 15" aria-hidden="true"><path d="M1 5V1h4M10 1h4v4M14 10v4h-4M5 14H1v-4"
+fill="none" stroke="currentColor" stroke-width="1.8"/></svg>{evidence}</label>
 <label>Opacity<input type="range" id="opacity" min="0" max="100" value="100" aria-label="Layer opacity"></label>
 </div>
 </div>

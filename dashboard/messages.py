@@ -93,8 +93,11 @@ def explain_upload(error: BaseException, name: str) -> Message:
     message = explain(error)
     if message.reference or not isinstance(error, analysis.ImageError):
         return message
+    text = message.text
+    if text.lower().startswith(f"{name.lower()} "):  # the heading has the name already
+        text = "It" + text[len(name) :]
     title = f"{name} is not an image that can be opened." if not isinstance(error, analysis.ImageTooLarge) else f"{name} is too large."
-    return Message(title, f"{message.text} Allowed: {IMAGES}.")
+    return Message(title, f"{text} Allowed: {IMAGES}.")
 
 
 def sentence(text: str) -> str:

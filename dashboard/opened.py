@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class Attention:
         return len(self.rows)
 
     def strong(self, layer: int) -> NDArray[np.int64]:
-        """The tokens with at least `STRONG_SHARE`, the strongest first: at most twenty, as a row sums to one at most."""
+        """The tokens with at least `STRONG_SHARE`, the strongest first: at most twenty, as a row sums to one."""
         row = np.nan_to_num(self.rows[layer].astype(np.float32), nan=0.0)
         found = np.flatnonzero(row >= STRONG_SHARE)
         order: NDArray[np.int64] = found[np.argsort(-row[found], kind="stable")]
@@ -66,7 +67,7 @@ class Opened:
             cluster, the largest cluster first.
         scores: float32 [tokens] or None.
         semantic: int32 [tokens], the anchor of the semantic output that holds it, -1 for none; None without streams.
-        path: int32, the tokens of the geometric stream in the order in which the model reads them; None without streams.
+        path: int32, the tokens of the geometric stream in reading order; None without streams.
         anchors: int32, those of them that the path was drawn between.
         attention: By "answer" and "question", as far as recorded.
         outputs: Tokens left after the last reduction.
@@ -114,7 +115,14 @@ class Opened:
     @property
     def nbytes(self) -> int:
         """Bytes held in memory, as far as they grow with the tokens."""
-        arrays = [self.fate, self.target, self.category, self.scores, self.semantic, self.path]
+        arrays: list[NDArray[Any] | None] = [
+            self.fate,
+            self.target,
+            self.category,
+            self.scores,
+            self.semantic,
+            self.path,
+        ]
         arrays += [raster.index for level in self.levels for raster in level.rasters]
         arrays += [kind.rows for kind in self.attention.values()]
         return sum(array.nbytes for array in arrays if array is not None) + 512 * len(self.grid.views)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
+from compression.compressor import StrategyInfo
 from compression.selection import Fate
 from compression.strategies import CATALOGUE
 from dashboard.markup import LETTERS, count
@@ -29,10 +31,13 @@ def has_map(pane: Pane) -> bool:
 
 
 def comparison_json(
-    comparison: Comparison, opened: Sequence[Opened | None], placement: Placement, job: JobRow | None
+    comparison: Comparison,
+    opened: Sequence[Opened | None],
+    facts: Sequence[Mapping[str, Any] | None],
+    placement: Placement,
+    job: JobRow | None,
 ) -> dict[str, Any]:
-    """Everything that the page needs at once; `opened` holds the run of each pane that is done."""
-    first = opened[0] if opened else None
+    """Everything that the page needs at once; `opened` and `facts` hold the run of each pane that is done."""
     is_running = any(pane.state in ("waiting", "running") for pane in comparison.panes)
     total = next((len(run) for run in opened if run is not None), None)
     return {
@@ -51,9 +56,9 @@ def comparison_json(
                 "has_map": has_map(pane),
                 "caption": caption(pane, run, total),
                 "markup": str(state_markup(pane, position, job)),
-                "facts": None if run is None else _facts_json(run, first),
+                "facts": known,
             }
-            for position, (pane, run) in enumerate(zip(comparison.panes, opened, strict=True))
+            for position, (pane, run, known) in enumerate(zip(comparison.panes, opened, facts, strict=True))
         ],
     }
 
@@ -66,8 +71,10 @@ def title_of(strategy: str) -> str:
 
 def caption(pane: Pane, run: Opened | None, total: int | None) -> str:
     """What stands right of a pane's title: how many tokens are left of how many, or how many were asked for."""
+    if run is not None and run.outputs == len(run):
+        return f"all {count(len(run))} tokens"
     if run is not None:
-        return f"all {count(len(run))} tokens" if run.outputs == len(run) else f"{count(run.outputs)} of {count(len(run))} tokens"
+        return f"{count(run.outputs)} of {count(len(run))} tokens"
     asked = pane.strategy.rpartition("@")[2] if "@" in pane.strategy else ""
     if not asked:
         return ""
@@ -88,7 +95,8 @@ def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
     if pane.state == "running":
         share, words = (job.progress, job.message) if job is not None else (0.0, "")
         return Markup(
-            '<div class="steps" role="status"><span>{}</span><progress max="1" value="{:.3f}" aria-label="Progress">{:.0f} %</progress></div>'
+            '<div class="steps" role="status"><span>{}</span>'
+            '<progress max="1" value="{:.3f}" aria-label="Progress">{:.0f} %</progress></div>'
         ).format(words or "Running", share, share * 100)
     title = {
         "refused": "Refused: this budget cannot be reached" if pane.lowest is not None else "Refused",
@@ -98,7 +106,8 @@ def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
     offer = Markup("")
     if pane.state == "refused" and pane.lowest is not None:
         offer = Markup(
-            '<button type="button" class="secondary" data-pane="{}" data-strategy="{}" data-budget="{}">Use {} token{}</button>'
+            '<button type="button" class="secondary" data-pane="{}" data-strategy="{}" data-budget="{}">'
+            "Use {} token{}</button>"
         ).format(LETTERS[position], pane.strategy, pane.lowest, count(pane.lowest), "" if pane.lowest == 1 else "s")
     after = {"refused": " Nothing was run or stored.", "failed": " It is stored as failed."}.get(pane.state, "")
     is_error = pane.state in ("refused", "failed")
@@ -132,11 +141,13 @@ def _image_json(comparison: Comparison, placement: Placement) -> dict[str, Any]:
     }
 
 
-def _facts_json(run: Opened, first: Opened | None) -> dict[str, Any]:
+def facts_of(run: Opened, first: Opened | None) -> dict[str, Any]:
+    """The numbers of one pane: counts, scales, strong values, and how it compares with the first pane."""
     level = run.levels[run.level]
     views = [part for raster in level.rasters for part in raster.parts]
-    info, span = _info(run.strategy), run.score_range
+    info = _info(run.strategy)
     is_same_grid = first is not None and first.grid == run.grid
+    peer = first if is_same_grid else None
     return {
         **counts(run),
         "tokens": len(run),
@@ -149,21 +160,29 @@ def _facts_json(run: Opened, first: Opened | None) -> dict[str, Any]:
         "levels": [one.name for one in run.levels],
         "level": run.level,
         "clusters": len(np.unique(run.target[run.category > 0])),
-        "score": None if span is None else {"what": info.score if info is not None else "", "low": span[0], "high": span[1]},
+        "score": _score_json(run, info),
         "ignores_image": info is not None and info.ignores_image,
-        "attention": {name: _attention_json(run, kind, first if is_same_grid else None, name) for name, kind in run.attention.items()},
+        "attention": {of: _attention_json(run, kind, peer, of) for of, kind in run.attention.items()},
         "streams": _streams_json(run),
         "same_grid": is_same_grid,
-        "overlap": overlap(run, first) if is_same_grid and first is not None else None,
+        "overlap": None if peer is None else overlap(run, peer),
     }
+
+
+def _score_json(run: Opened, info: StrategyInfo | None) -> dict[str, Any] | None:
+    span = run.score_range
+    if span is None:
+        return None
+    return {"what": info.score if info is not None else "", "low": span[0], "high": span[1]}
 
 
 def _attention_json(run: Opened, kind: Attention, first: Opened | None, of: str) -> dict[str, Any]:
     strong = []
     for layer in range(kind.layers):
         tokens = kind.strong(layer)
-        boxes = token_boxes(run, tokens)
-        strong.append([[int(token), *box, float(kind.rows[layer, token])] for token, box in zip(tokens, boxes.tolist(), strict=True)])
+        boxes = token_boxes(run, tokens).tolist()
+        values = kind.rows[layer, tokens].astype(float).tolist()
+        strong.append([[token, *box, value] for token, box, value in zip(tokens.tolist(), boxes, values, strict=True)])
     changes = [] if first is None else tops_of_change(run, first, of)
     return {"top": _numbers(kind.top), "mass": _numbers(kind.mass), "strong": strong, "change": changes}
 
@@ -182,13 +201,12 @@ def overlap(run: Opened, first: Opened) -> float:
     return float((one & other).sum() / union) if union else 1.0
 
 
-def _numbers(values: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+def _numbers(values: NDArray[np.float32]) -> list[float]:
     return [float(value) for value in np.nan_to_num(values, nan=0.0)]
 
 
-def _info(strategy: str) -> Any:
-    classes: Mapping[str, Any] = CATALOGUE.classes
-    found = classes.get(_name(strategy))
+def _info(strategy: str) -> StrategyInfo | None:
+    found = CATALOGUE.classes.get(_name(strategy))
     return None if found is None else found.info
 
 

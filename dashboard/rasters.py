@@ -1,7 +1,7 @@
 """Token grids as rasters: the same cells for painting, for pointing, and for the page.
 
-A grid is any number of views. Views that lie side by side with equal cells are one raster, however many they are; views that
-overlap, such as a thumbnail under its crops, are different levels, of which a map shows one at a time.
+A grid is any number of views. Views that lie side by side with equal cells are one raster, however many they are; views
+that overlap, such as a thumbnail under its crops, are different levels, of which a map shows one at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One map tile and what lies under it: the place in the image of each of its pixels, in plain pixels or in Web Mercator."""
+"""One map tile and what lies under it: the place in the image of each of its pixels, plain or in Web Mercator."""
 
 from __future__ import annotations
 

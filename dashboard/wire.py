@@ -103,8 +103,8 @@ def facts_json(
 ) -> list[dict[str, Any]]:
     """What is known about each of the tokens, as plain values; None stands for "not there".
 
-    `attention` is left out where it was not recorded or no layer is asked for. `lonlat` holds the upper left and the lower right
-    corner. Rows, columns, tokens and layers count from 0.
+    `attention` is left out where it was not recorded or no layer is asked for. `lonlat` holds the upper left and the
+    lower right corner. Rows, columns, tokens and layers count from 0.
     """
     place, boxes = _places(run, tokens), token_boxes(run, tokens)
     corners = placement.lonlat(boxes.reshape(-1, 2))

@@ -197,8 +197,7 @@ class Runs:
             row = connection.execute(select(schema.runs.c.image).where(schema.runs.c.id == run_id, mine)).one_or_none()
             if row is None:
                 raise _no_run(run_id)
-            emptied = delete_runs(connection, [run_id])
-            released = {row.image, *emptied} if emptied else {row.image}
+            released = {row.image, *delete_runs(connection, [run_id])}
             self.images.release(connection, released)
         self.images.sweep(released)
 
@@ -260,12 +259,12 @@ def _add_arrays(connection: Connection, packed: Mapping[str, PackedArray]) -> No
         connection.execute(insert(schema.arrays), rows)
 
 
-def _packed_arrays(connection: Connection, run_id: str, name: str = "") -> dict[str, PackedArray]:
+def _packed_arrays(connection: Connection, run_id: str, name: str | None = None) -> dict[str, PackedArray]:
     arrays, names = schema.arrays.c, schema.run_arrays.c
     query = select(names.name, arrays.digest, arrays.dtype, arrays.shape_json, arrays.data).join_from(
         schema.run_arrays, schema.arrays
     )
-    query = query.where(names.run == run_id, names.name == name if name else true())
+    query = query.where(names.run == run_id, true() if name is None else names.name == name)
     return {
         row.name: PackedArray(row.digest, row.dtype, tuple(json.loads(row.shape_json)), row.data)
         for row in connection.execute(query)

@@ -79,7 +79,9 @@ def test_links_and_pictures_lead_to_files_that_are_there(document: Path) -> None
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_paths_named_in_the_text_are_there(document: Path) -> None:
-    named = re.findall(r"`((?:compression|analysis|pid|storage|dashboard|tests|\.ci)/[\w./-]*)`", document.read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`((?:compression|analysis|pid|storage|dashboard|tests|\.ci)/[\w./-]*)`", document.read_text(encoding="utf-8")
+    )
     assert not [path for path in named if "yourname" not in path and not (ROOT / path).exists()]
 
 

@@ -112,12 +112,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_python_range_ends_before_the_standard_library_has_a_package_of_our_name() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
-    version = dict(words.split("=") for words in words_of("ARG") if words.startswith("PYTHON_VERSION"))["PYTHON_VERSION"]
+    version = dict(words.split("=") for words in words_of("ARG") if words.startswith("PYTHON_VERSION"))[
+        "PYTHON_VERSION"
+    ]
     assert version in {"3.11", "3.12", "3.13"}
 
 
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
-    unbounded = [line for line in PROJECT["dependencies"] if not re.fullmatch(r"[\w-]+(==[\d.]+\*|>=[\d.]+,<[\d.]+)", line)]
+    unbounded = [
+        line for line in PROJECT["dependencies"] if not re.fullmatch(r"[\w-]+(==[\d.]+\*|>=[\d.]+,<[\d.]+)", line)
+    ]
     assert not unbounded
 
 
@@ -128,9 +132,14 @@ def test_the_licence_is_the_apache_licence_word_for_word() -> None:
 
 
 def test_vendored_code_carries_its_licence() -> None:
-    vendored = {path.parts[:4] for path in tracked() if path.parts[:3] == ("dashboard", "assets", "vendor") and len(path.parts) > 4}
+    vendored = {
+        path.parts[:4]
+        for path in tracked()
+        if path.parts[:3] == ("dashboard", "assets", "vendor") and len(path.parts) > 4
+    }
     bare = [Path(*folder) for folder in vendored if not list((ROOT / Path(*folder)).glob("LICENSE*"))]
-    assert vendored and not bare
+    assert vendored
+    assert not bare
 
 
 def test_torchvision_is_required_by_nothing() -> None:
@@ -247,7 +256,9 @@ def test_the_steps_of_the_image_install_and_serve_as_an_ordinary_user(shared_tmp
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"the server ended with {server.wait(0.2)}: {(shared_tmp_path / 'log').read_text()}")
                 assert time.monotonic() < deadline, (shared_tmp_path / "log").read_text()
-            health = subprocess.run([str(image / "bin" / check[0]), *check[1:]], env=environment, user=user, check=False)
+            health = subprocess.run(
+                [str(image / "bin" / check[0]), *check[1:]], env=environment, user=user, check=False
+            )
             assert health.returncode == 0
             assert (data / "keepmap.db").exists()
         finally:

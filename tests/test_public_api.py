@@ -9,13 +9,29 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ("analysis", "analysis.imagery", "compression", "compression.backends", "compression.strategies", "pid", "storage")
+PACKAGES = (
+    "analysis",
+    "analysis.imagery",
+    "compression",
+    "compression.backends",
+    "compression.strategies",
+    "pid",
+    "storage",
+)
 OURS = ("analysis", "compression", "dashboard", "pid", "storage")
 
 
 def reading_order(name: str) -> tuple[int, str]:
     """Constants, then classes, then functions, each by the alphabet: the order that the linter asks for."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def error_classes(name: str) -> set[str]:
+    """Names of the classes that a package's errors.py defines."""
+    errors = importlib.import_module(f"{name}.errors")
+    return {
+        key for key, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
+    }
 
 
 @pytest.fixture(params=PACKAGES)
@@ -46,17 +62,13 @@ def test_every_public_name_of_ours_is_listed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["analysis", "compression", "storage"])
 def test_every_error_of_a_package_can_be_caught_by_its_public_name(name: str) -> None:
-    errors = importlib.import_module(f"{name}.errors")
-    classes = {key for key, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__}
-    assert not sorted(classes - set(importlib.import_module(name).__all__))
+    assert not sorted(error_classes(name) - set(importlib.import_module(name).__all__))
 
 
 @pytest.mark.parametrize("name", ["analysis", "compression", "storage", "dashboard"])
 def test_the_tree_of_errors_is_drawn_at_the_top_of_its_module(name: str) -> None:
-    errors = importlib.import_module(f"{name}.errors")
-    drawn = set(re.findall(r"\b[A-Z]\w+", errors.__doc__ or ""))
-    classes = {key for key, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__}
-    assert not sorted(classes - drawn)
+    drawn = set(re.findall(r"\b[A-Z]\w+", importlib.import_module(f"{name}.errors").__doc__ or ""))
+    assert not sorted(error_classes(name) - drawn)
 
 
 def test_every_public_name_is_documented_by_a_sentence(package: ModuleType) -> None:
@@ -66,7 +78,9 @@ def test_every_public_name_is_documented_by_a_sentence(package: ModuleType) -> N
         if inspect.isclass(value) or inspect.isfunction(value):
             text = value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__
             first = (text or "").strip().partition("\n")[0]
-            if not first.endswith((".", "?", ":")) or first.startswith(f"{name}("):  # a dataclass writes that one itself
+            if not first.endswith((".", "?", ":")) or first.startswith(
+                f"{name}("
+            ):  # a dataclass writes that one itself
                 silent.append(name)
     assert not silent
 

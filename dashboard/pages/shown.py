@@ -214,22 +214,30 @@ def job_line(shown: Shown | None, job: JobRow, elapsed: float | None, before: in
 
 
 def empty(context: Context, sample: int, ready: Sequence[str]) -> Markup:
-    """What stands before anything is asked: the three things to do, and the chosen image."""
+    """What stands before anything is asked: the three things to do, and the chosen scene."""
     chosen = context.samples[sample]
+    side = chosen.scene.size
+    across = side * chosen.scene.metres_per_pixel
+    return _empty(chosen.name, f"/samples/{sample}.png", f"{chosen.name}, {side} × {side} px, {across:.0f} m across", ready)
+
+
+def empty_own(name: str, digest: str, ready: Sequence[str]) -> Markup:
+    """The same with an own image."""
+    return _empty(name, f"/uploads/{digest}.png", name, ready)
+
+
+def _empty(name: str, source: str, caption: str, ready: Sequence[str]) -> Markup:
     steps = (
-        ("Image", chosen.name, "choose one, or upload your own"),
+        ("Image", name, ""),
         ("Question", "chosen" if "question" in ready else "", "choose one for this image, or write your own"),
         ("Strategies", "chosen" if "strategies" in ready else "", "2 to 4, each with a budget"),
     )
     items = join(
-        Markup('<li class="{}"><span>{}</span>{}<small>{}</small></li>').format(
-            "done" if done else "", position, name, f"✓ {done}" if done else todo
-        )
-        for position, (name, done, todo) in enumerate(steps, 1)
+        Markup('<li class="{}"><span>{}</span>{}<small>{}</small></li>').format("done" if done else "", position, step, f"✓ {done}" if done else todo)
+        for position, (step, done, todo) in enumerate(steps, 1)
     )
-    across = chosen.scene.size * chosen.scene.metres_per_pixel
     return Markup(
         '<div class="empty"><div><h1>Compare what each strategy keeps</h1><p>Choose an image, ask a question about it, and pick two to four '
         "strategies. The maps appear here, side by side, with the answer each strategy leads to.</p><ol>{}</ol></div>"
-        '<figure><img alt="{}, the chosen image" src="/samples/{}.png" width="256" height="256"><figcaption>{}, {} × {} px, {:.0f} m across</figcaption></figure></div>'
-    ).format(items, chosen.name, sample, chosen.name, chosen.scene.size, chosen.scene.size, across)
+        '<figure><img alt="{}, the chosen image" src="{}" width="256" height="256"><figcaption>{}</figcaption></figure></div>'
+    ).format(items, name, source, caption)

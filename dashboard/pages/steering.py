@@ -15,6 +15,7 @@ from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
 from dashboard.messages import explain, explain_upload
 from dashboard.pages import rail_view as view
+from dashboard.pages import shown as pieces
 from dashboard.pages.asking import Picked, questions_for
 from dashboard.pages.choice import MOST, Choice, first_choices, read_strategies, read_strategy, rescaled
 from dashboard.pages.notices import error_notice, upload_notice
@@ -201,6 +202,13 @@ def written(context: Context, steer: Steer, text: str, owner: str | None) -> tup
     except (CompressionError, InvalidInquiry) as error:
         return str(error_notice(explain(error))), [gr.skip()] * size_of_rows()
     return "", rows_changed(context, replace(steer, choices=choices), owner)
+
+
+def empty_page(context: Context, steer: Steer) -> str:
+    """The page before anything was asked, with what is chosen already."""
+    ready = (["question"] if steer.question.strip() else []) + (["strategies"] if len(steer.choices) >= 2 else [])
+    picked = steer.picked
+    return str(pieces.empty(context, picked.sample, ready) if picked.sample is not None else pieces.empty_own(picked.name, picked.digest, ready))
 
 
 def size_of_everything() -> int:

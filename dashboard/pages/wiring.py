@@ -110,6 +110,9 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
             return [gr.skip()] * len(everything)
         return steering.pick_sample(context, steer(values), int(index), context.owner(request))
 
+    def still_empty(comparison_id: str, *values: Any) -> Any:
+        return gr.skip() if comparison_id else steering.empty_page(context, steer(values))
+
     def uploaded(path: str | None, request: gr.Request, *values: Any) -> list[Any]:
         if not path:
             return [gr.skip()] * (1 + len(everything))
@@ -140,10 +143,12 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
         return [notice, *updates]
 
     rail.gallery.click(picked, rail.held, everything, **QUICK)
+    rail.picked.change(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
     rail.upload.upload(uploaded, [rail.upload, *rail.held], [stage.notice, *everything], **PRIVATE)
     rail.templates.input(lambda text: text or gr.skip(), rail.templates, rail.question, **QUICK)
     for field in (rail.question, rail.own_choices):
-        field.change(asked, rail.held, [rail.question_head, rail.choices, rail.run, rail.estimate], trigger_mode="always_last", **QUICK)
+        done = field.change(asked, rail.held, [rail.question_head, rail.choices, rail.run, rail.estimate], trigger_mode="always_last", **QUICK)
+        done.then(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
     for position in range(MOST):
         row = rail.rows[position]
         row.name.input(changed(lambda now, position=position: steering.renamed(now, position)), rail.held, rows, **QUICK)

@@ -94,6 +94,8 @@ def test_one_array_is_read_without_the_rest(store):
     assert np.array_equal(store.array(run.id, "scores"), run.selection.scores)
     with pytest.raises(ArrayNotFound, match=r"has no array 'colours'; it has: anchor, answer_mass, .*, weight_value"):
         store.array(run.id, "colours")
+    with pytest.raises(ArrayNotFound, match="has no array ''"):
+        store.array(run.id, "")
     with pytest.raises(RunNotFound, match="there is no run 'elsewhere'"):
         store.array("elsewhere", "scores")
 
