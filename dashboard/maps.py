@@ -1,8 +1,8 @@
 """The maps page: one Folium figure whose maps move together, in this project's own page.
 
-Folium makes the maps, their image tiles, and their synchronisation (DualMap for two, the same plugin pairwise for more).
-Its links to other hosts are replaced by our own copies; of the page that it would write, only the links, the map elements
-and the script are used.
+Folium makes the maps, their image tiles, and their synchronisation: DualMap for two, the same plugin pairwise for more.
+Its links to other hosts are replaced by our own copies; of the page that it would write, only the links, the map
+elements and the script are used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import folium
 from branca.element import CssLink, Figure, JavascriptLink, MacroElement
@@ -132,7 +132,7 @@ def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tu
     }
     if len(letters) == 2:
         dual = DualMap(**options)
-        figure, maps = dual.get_root(), [dual.m1, dual.m2]
+        figure, maps = cast("Figure", dual.get_root()), [dual.m1, dual.m2]
     else:
         figure = Figure()
         maps = [folium.Map(**options) for _ in letters]

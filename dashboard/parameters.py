@@ -48,7 +48,7 @@ def layer_of(text: str) -> Layer:
     """
     if text not in layer_names():
         raise Missing(f"there is no layer of that name; there are: {', '.join(layer_names())}")
-    return cast("Layer", text)
+    return text
 
 
 def kind_of(text: str) -> Kind:

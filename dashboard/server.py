@@ -83,7 +83,9 @@ def _add_pages(api: FastAPI) -> None:
         try:
             comparison = atlas.comparison(comparison_id)
         except NotFound as error:
-            return HTMLResponse(_NOTHING.format(sentence(str(error))), 404, _pageheaders())
+            return HTMLResponse(
+                _NOTHING.format(sentence(str(error))), 404, headers("no-store") | {"Content-Security-Policy": _STRICT}
+            )
         made = maps_page(comparison, atlas.placement(comparison.image), atlas.job(comparison))
         return HTMLResponse(made.html, 200, {**headers("no-cache"), "Content-Security-Policy": made.policy})
 
@@ -131,7 +133,8 @@ def _add_runs(api: FastAPI) -> None:
         run = atlas.run(run_id, _owner(request, atlas), link)
         if run.is_large:
             raise Missing(
-                f"this run has {len(run):,} visual tokens; ask for a part of them at /runs/{run_id}/tokens?bbox=left,top,right,bottom"
+                f"this run has {len(run):,} visual tokens; ask for a part of them at "
+                f"/runs/{run_id}/tokens?bbox=left,top,right,bottom"
             )
         return answer(
             request,

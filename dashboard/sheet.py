@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dashboard.palette import Colour
 
 HATCH_PIXELS = 4
-# How much of a pixel a line of width 1 along x + y = 0 covers, by (x + y) modulo 4: through its middle, beside it, none.
+# How much of a pixel a line of width 1 along x + y = 0 covers, by (x + y) modulo 4: in its middle, beside it, none.
 _HATCH = np.array([0.914, 0.25, 0.0, 0.25], dtype=np.float32)
 
 

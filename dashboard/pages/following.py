@@ -84,8 +84,8 @@ def follow(context: Context, job_id: str, comparison_id: str, signature: str, ow
         return Follow(notice=str(error_notice(explain(error))))
     if job.is_over:
         printed = print_comparison(context, shown, dark=dark, frame=comparison_id != shown.comparison.id)
-        words = str(estimate(context, len(shown.panes), shown.rows[0].facts.total if shown.rows else 0, True, owner))
-        return Follow(_ended(job), "", printed, "", run_button(ready=True, busy=False), words)
+        words = str(estimate(context, len(shown.panes), shown.rows[0].facts.total, True, owner)) if shown.rows else None
+        return Follow(_ended(job, shown), "", printed, "", run_button(ready=True, busy=False), words)
     line = str(pieces.job_line(shown, job, context.jobs.elapsed(job_id), context.store.queue_position(job_id)))
     if job.state == "queued" or all(pane.state == "waiting" for pane in shown.panes):
         return Follow(job=line)
@@ -94,11 +94,12 @@ def follow(context: Context, job_id: str, comparison_id: str, signature: str, ow
     return Follow(job=line, printed=print_comparison(context, shown, dark=dark, frame=comparison_id != shown.comparison.id))
 
 
-def _ended(job: JobRow) -> str:
+def _ended(job: JobRow, shown: Shown) -> str:
     if job.state == "failed":
         return str(error_notice_of("The comparison failed.", job.message))
     if job.state == "cancelled":
-        return str(plain_notice("Cancelled.", "The strategies that were ready are shown and stored; the others were not run."))
+        ready = "The strategies that were ready are shown and stored; the others were not run."
+        return str(plain_notice("Cancelled.", ready if shown.rows else "Nothing was run to its end, and nothing is stored."))
     return ""
 
 
@@ -151,10 +152,10 @@ def addressed(context: Context, query: Mapping[str, str]) -> Shown | None:
     Raises:
         NotFound: it names one that is not there.
     """
+    if query.get("job"):  # first: the address still names the comparison from before while a job waits
+        return load(context, context.store.job(query["job"]).comparison)
     if query.get("comparison"):
         return load(context, query["comparison"])
-    if query.get("job"):
-        return load(context, context.store.job(query["job"]).comparison)
     if query.get("run"):
         return load(context, comparison_of_run(context, query["run"]).id)
     return None

@@ -19,6 +19,7 @@ from dashboard.pages.steering import Steer
 
 TABS = ("compare", "runs", "methods")
 _ADDRESS = "(id) => { window.keepmap && window.keepmap.show(id); }"
+_JOB_ADDRESS = "(id) => { id && window.keepmap && window.keepmap.address({job: id}); }"
 _DARK = "() => [document.body.classList.contains('dark'), location.search]"
 _THEME_JS = """
 let dark = document.body.classList.contains('dark');
@@ -183,7 +184,8 @@ def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:
     def named() -> str:
         return str(bar_end(context))
 
-    rail.run.click(start, [rail.seed, *rail.held], _followed(page), **PRIVATE)
+    started = rail.run.click(start, [rail.seed, *rail.held], _followed(page), **QUICK)
+    started.then(None, stage.job_id, None, js=_JOB_ADDRESS, **PRIVATE)
     looked = stage.timer.tick(tick, [stage.job_id, stage.comparison, stage.signature, stage.dark], _followed(page), trigger_mode="once", **QUICK)
     looked.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)
     stage.job.click(stop, stage.job_id, stage.notice, **QUICK)

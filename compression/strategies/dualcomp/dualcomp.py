@@ -169,7 +169,6 @@ class DualComp(Strategy):
             ),
             diagnostics={
                 "clusters": len(clusters.sizes),
-                "cluster": clusters.ids.tolist(),
                 "anchors": fusion.route_anchors,
                 "regions": fusion.regions,
                 "path": fusion.path,

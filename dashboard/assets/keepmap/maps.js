@@ -2,11 +2,11 @@
 
 import { readState, writeState } from "./address.js";
 import { boundsOf, geometryOf } from "./geometry.js";
-import { brief } from "./facts.js";
 import { reserveRoom, writeLegend } from "./legend.js";
 import { readPalette } from "./palette.js";
 import { Pane } from "./pane.js";
 import { Pointer } from "./pointer.js";
+import { Scale } from "./scale.js";
 import { getJson } from "./wire.js";
 
 const POLL = 1000; // milliseconds between two looks at a running comparison
@@ -150,45 +150,12 @@ function resize() {
   }
 }
 
-/** A scale bar: metres on Earth, or pixels of the image. */
-const Scale = L.Control.extend({
-  options: { position: "bottomright" },
-  onAdd(map) {
-    this._box = L.DomUtil.create("div", "scale num");
-    this._box.setAttribute("aria-hidden", "true");
-    map.on("move zoomend resize", this._update, this);
-    map.whenReady(this._update, this);
-    return this._box;
-  },
-  onRemove(map) {
-    map.off("move zoomend resize", this._update, this);
-  },
-  _update() {
-    const map = this._map;
-    const size = map.getSize();
-    if (!size.x) return;
-    const most = Math.min(90, size.x * 0.3);
-    const middle = size.divideBy(2);
-    const one = map.containerPointToLatLng(middle);
-    const other = map.containerPointToLatLng(middle.add([most, 0]));
-    const isPlaced = Boolean(shared.info.image.lattice);
-    const length = isPlaced ? map.distance(one, other) : (other.lng - one.lng) * 2 ** shared.info.image.depth;
-    if (!(length > 0)) return;
-    const ten = 10 ** Math.floor(Math.log10(length));
-    const round = [5, 2, 1].map((step) => step * ten).find((value) => value <= length);
-    const words = isPlaced ? (round >= 1000 ? `${round / 1000} km` : round < 1 ? `${brief(round * 100)} cm` : `${round} m`) : `${round.toLocaleString("en")} px`;
-    const bar = document.createElement("i");
-    bar.style.width = `${(most * round) / length}px`;
-    this._box.replaceChildren(words, bar);
-  },
-});
-
 function dress(pane, isFirst) {
   const { map } = pane;
   if (isFirst) {
     pane.element.classList.add("has-zoom");
     L.control.zoom({ position: "topright", zoomInTitle: "Zoom in, all maps", zoomOutTitle: "Zoom out, all maps" }).addTo(map);
-    new Scale().addTo(map);
+    new Scale(shared.info.image).addTo(map);
     map.on("moveend", remember);
     map.on("zoomend", hold);
   }

@@ -67,8 +67,9 @@
     /* The comparison that is on screen; another one forgets the layer and the view of the one before. */
     show(id) {
       const url = new URL(location.href);
-      if (!id || url.searchParams.get('comparison') === id) return;
-      this.address({comparison: id, tab: ''}, true);
+      if (!id) return;
+      if (url.searchParams.get('comparison') !== id) this.address({comparison: id, tab: ''}, true);
+      else if (url.searchParams.has('job')) this.address({});
     },
     /* Parameters of the address that are ours; an empty value takes one away. Layers and views (km_…) belong to the maps. */
     address(changes, forget) {
