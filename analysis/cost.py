@@ -24,7 +24,11 @@ def prefill_flops(architecture: Architecture, sequence_per_layer: Sequence[int])
     total = 0
     a = architecture
     for n in sequence_per_layer:
-        total += n * a.dim * a.head_dim * (2 * a.heads + 2 * a.kv_heads) + 2 * n * n * a.heads * a.head_dim + 3 * n * a.dim * a.ffn
+        total += (
+            n * a.dim * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
+            + 2 * n * n * a.heads * a.head_dim
+            + 3 * n * a.dim * a.ffn
+        )
     return 2 * total
 
 

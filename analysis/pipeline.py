@@ -214,7 +214,15 @@ def compare(
         tell(f"{plan.info.title} is compressing and answering", (position + 0.5) / (len(plans) + 0.5))
         try:
             run = execute(
-                inquiry, plan, vlm, seed=seed, record=record, repeats=repeats, comparison=comparison, encoded=encoded, cancel=cancel
+                inquiry,
+                plan,
+                vlm,
+                seed=seed,
+                record=record,
+                repeats=repeats,
+                comparison=comparison,
+                encoded=encoded,
+                cancel=cancel,
             )
         except Cancelled as error:
             yield Outcome(str(plan), None, "cancelled", str(error))
@@ -223,7 +231,12 @@ def compare(
         except (CompressionError, AnalysisError) as error:
             yield Outcome(str(plan), None, "answer", str(error))
         except (RuntimeError, MemoryError) as error:  # out of memory, a kernel that refuses: the other strategies go on
-            yield Outcome(str(plan), None, "answer", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+            yield Outcome(
+                str(plan),
+                None,
+                "answer",
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+            )
         else:
             yield Outcome(str(plan), run)
 
@@ -277,7 +290,8 @@ def _said(
         labels.append("rule router")
     if vlm.card.domain and not inquiry.image.is_synthetic:
         labels.append(OUT_OF_DOMAIN)
-        notices.append(f"This model was trained on {vlm.card.domain} only, not on photographs: its answer here means little.")
+        notices.append(
+            f"This model was trained on {vlm.card.domain} only, not on photographs: its answer here means little."
+        )
     notices += [str(note) for note in generation.selection.diagnostics.get("notes", [])]
     return tuple(dict.fromkeys(labels)), tuple(dict.fromkeys(notices))
-

@@ -33,7 +33,9 @@ class Recorder:
         """Take the rows of one layer, float [1 + words, length], the answer position first."""
         visual = rows[:, layout.visual].float().cpu().numpy()
         self._answer.append(visual[0])
-        self._question.append(visual[1:].mean(axis=0) if len(visual) > 1 else np.full(visual.shape[1], np.nan, dtype=np.float32))
+        self._question.append(
+            visual[1:].mean(axis=0) if len(visual) > 1 else np.full(visual.shape[1], np.nan, dtype=np.float32)
+        )
         self._layouts.append(layout)
 
     def finish(self, entering: Selection) -> Recording:

@@ -157,7 +157,7 @@ def _paint_clusters(scene: _Scene) -> None:
     is_here = np.zeros(len(run) + 1, dtype=bool)
     is_here[here] = True
     members = members[is_here[members] & is_here[run.target[members]]]
-    lines = scene.sheet.clipped(np.hstack([scene.centres(run.target[members]), scene.centres(members)]))
+    lines = scene.sheet.near(np.hstack([scene.centres(run.target[members]), scene.centres(members)]))
     if len(lines) <= _MOST_LINES:
         scene.sheet.over(palette.casing, scene.sheet.lines(lines) * np.float32(0.85))
     scene.dots(_targets(run), 5.0, palette.ink)
@@ -210,7 +210,7 @@ def _paint_streams(scene: _Scene) -> None:
         scene.sheet.over((*palette.geometric[:3], 0.75), path)
         return
     scene.cased(scene.border(semantic), palette.semantic, 1.0)
-    line = scene.sheet.lines(scene.sheet.clipped(path_steps(scene.run, scene.level, scene.view))) > 0
+    line = scene.sheet.lines(scene.sheet.near(path_steps(scene.run, scene.level, scene.view))) > 0
     scene.cased(scene.sheet.grown(line), palette.geometric, 0.85)
     here = np.zeros(len(run), dtype=bool)
     for raster in scene.level.rasters:

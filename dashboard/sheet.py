@@ -11,6 +11,8 @@ HATCH_PIXELS = 4
 # How much of a pixel a line of width 1 along x + y = 0 covers, by (x + y) modulo 4: in its middle, beside it, none.
 _HATCH = np.array([0.914, 0.25, 0.0, 0.25], dtype=np.float32)
 
+_HALF = 0.5 + 1e-6
+
 
 class Sheet:
     """Premultiplied float32 [height, width, 4], empty at first."""
@@ -84,38 +86,41 @@ class Sheet:
         np.maximum.at(covered, (rows[good], cols[good]), share[good])
         return covered
 
-    def clipped(self, lines: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Lines [n, 4] as (column, row, column, row), cut to the picture; those outside are left out."""
-        if not len(lines):
-            return lines
+    def near(self, lines: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Those of the lines [n, 4], as (column, row, column, row), whose surrounding box touches the picture."""
         height, width = self.pixels.shape[:2]
-        start, move = lines[:, :2], lines[:, 2:] - lines[:, :2]
-        enter, leave = np.zeros(len(lines)), np.ones(len(lines))
-        outside = np.zeros(len(lines), dtype=bool)
-        # Liang and Barsky: each side of the picture moves the place where a line enters or leaves.
-        for axis, size in ((0, width), (1, height)):
-            for step, room in ((-move[:, axis], start[:, axis]), (move[:, axis], size - 1 - start[:, axis])):
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    at = room / step
-                outside |= (step == 0) & (room < 0)
-                enter = np.where(step < 0, np.maximum(enter, at), enter)
-                leave = np.where(step > 0, np.minimum(leave, at), leave)
-        kept = ~outside & (enter <= leave)
-        first, last = start + move * enter[:, None], start + move * leave[:, None]
-        return np.hstack([first, last])[kept]
+        low, high = np.minimum(lines[:, :2], lines[:, 2:]), np.maximum(lines[:, :2], lines[:, 2:])
+        touching = (high[:, 0] >= 0) & (high[:, 1] >= 0) & (low[:, 0] < width) & (low[:, 1] < height)
+        return lines[touching]
 
     def lines(self, lines: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Coverage (0 or 1) of lines [n, 4] that lie in the picture, one pixel wide."""
+        """Coverage (0 or 1) of lines [n, 4], one pixel wide: in each column, or row where steeper, the nearest pixel."""
         covered = np.zeros(self.pixels.shape[:2], dtype=np.float32)
         if not len(lines):
             return covered
-        move = lines[:, 2:] - lines[:, :2]
-        steps = np.ceil(np.abs(move).max(axis=1)).astype(np.intp) + 1
-        line = np.repeat(np.arange(len(lines)), steps)
-        at = np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)
-        share = at / np.maximum(steps[line] - 1, 1)
-        points = np.rint(lines[line, :2] + move[line] * share[:, None]).astype(np.intp)
-        height, width = covered.shape
-        good = (points[:, 0] >= 0) & (points[:, 0] < width) & (points[:, 1] >= 0) & (points[:, 1] < height)
-        covered[points[good, 1], points[good, 0]] = 1
+        move = np.abs(lines[:, 2:] - lines[:, :2])
+        steep = move[:, 1] > move[:, 0]
+        for chosen, axis in ((lines[~steep], 0), (lines[steep], 1)):
+            along, across = _walk(chosen, axis, covered.shape[1 - axis])
+            good = (across >= 0) & (across < covered.shape[axis])
+            cells = (across[good], along[good]) if axis == 0 else (along[good], across[good])
+            covered[cells] = 1
         return covered
+
+
+def _walk(lines: NDArray[np.float64], axis: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The whole numbers from 0 to `size` that lines pass along an axis, and the nearest ones across it.
+
+    Both depend on the line alone, not on where the picture cuts it, so that lines go on across the border of a tile.
+    """
+    start, end = lines[:, axis], lines[:, axis + 2]
+    first = np.maximum(np.ceil(np.minimum(start, end)), 0).astype(np.intp)
+    last = np.minimum(np.floor(np.maximum(start, end)), size - 1).astype(np.intp)
+    counts = np.maximum(last - first + 1, 0)
+    line = np.repeat(np.arange(len(lines)), counts)
+    along = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + first[line]
+    length = np.where(end == start, 1.0, end - start)
+    slope = (lines[:, 3 - axis] - lines[:, 1 - axis]) / length
+    # A little above one half: rounding noise must not decide between two pixels that are equally near.
+    across = np.floor(lines[line, 1 - axis] + slope[line] * (along - start[line]) + _HALF).astype(np.intp)
+    return along, across

@@ -54,7 +54,7 @@ def is_ignored(path: Path) -> bool:
             continue
         pattern, keeps = line.removeprefix("!"), line.startswith("!")
         tails = [pattern.removeprefix("**/")] if pattern.startswith("**/") else []
-        above = [name, *(parent.as_posix() for parent in path.parents if parent != Path("."))]
+        above = [name, *(parent.as_posix() for parent in path.parents if parent.name)]
         fits = any(_fits(place, pattern) for place in above) or any(
             fnmatch.fnmatchcase(part, tail) for tail in tails for part in path.parts
         )

@@ -33,9 +33,23 @@ class KnownModel:
 
 
 _KNOWN = (
-    KnownModel("embedded", "embedded", "Embedded model", "in this repository, trained by keepmap train-embedded", "nothing"),
-    KnownModel("llava-hf/llava-1.5-7b-hf", "llava", "LLaVA-1.5 7B", "model hub", "a network on first use, about 14 GB of memory"),
-    KnownModel("llava-hf/llava-1.5-13b-hf", "llava", "LLaVA-1.5 13B", "model hub", "a network on first use, about 26 GB of memory"),
+    KnownModel(
+        "embedded", "embedded", "Embedded model", "in this repository, trained by keepmap train-embedded", "nothing"
+    ),
+    KnownModel(
+        "llava-hf/llava-1.5-7b-hf",
+        "llava",
+        "LLaVA-1.5 7B",
+        "model hub",
+        "a network on first use, about 14 GB of memory",
+    ),
+    KnownModel(
+        "llava-hf/llava-1.5-13b-hf",
+        "llava",
+        "LLaVA-1.5 13B",
+        "model hub",
+        "a network on first use, about 26 GB of memory",
+    ),
 )
 
 
@@ -67,5 +81,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
             f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a network, or use the embedded model"
         ) from error
     if kind != "llava":
-        raise UnknownModel(f"the model {name!r} is of the family {kind!r}; supported: llava (LLaVA-1.5 and checkpoints like it)")
+        raise UnknownModel(
+            f"the model {name!r} is of the family {kind!r}; supported: llava (LLaVA-1.5 and checkpoints like it)"
+        )
     return LlavaBackend(name, device=device, dtype=dtype)

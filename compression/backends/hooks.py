@@ -44,8 +44,12 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
     """
     kept: dict[str, Tensor] = {}
 
-    def hook(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]:
-        def shorten(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def hook(
+        index: int,
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]:
+        def shorten(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] == 1:
                 return None
@@ -72,7 +76,9 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
 
     handles = []
     try:
-        handles += [layer.register_forward_pre_hook(hook(index), with_kwargs=True) for index, layer in enumerate(layers)]
+        handles += [
+            layer.register_forward_pre_hook(hook(index), with_kwargs=True) for index, layer in enumerate(layers)
+        ]
         yield
     finally:
         for handle in handles:

@@ -19,6 +19,7 @@ from dashboard.pages.steering import Steer
 
 TABS = ("compare", "runs", "methods")
 _ADDRESS = "(id) => { window.keepmap && window.keepmap.show(id); }"
+_OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
 _JOB_ADDRESS = "(id) => { id && window.keepmap && window.keepmap.address({job: id}); }"
 _DARK = "() => [document.body.classList.contains('dark'), location.search]"
 _THEME_JS = """
@@ -87,7 +88,8 @@ def _wire_load(
         ]
 
     outputs = [tabs, where, *_followed(page), page.toggle, *rail.everything, *stored.listed]
-    blocks.load(load, [stage.dark, search], outputs, js=_DARK, **QUICK)
+    opened = blocks.load(load, [stage.dark, search], outputs, js=_DARK, **QUICK)
+    opened.then(None, [stage.comparison, stage.job_id], None, js=_OPENED, **PRIVATE)
 
 
 def _followed(page: ComparePage) -> list[Any]:
@@ -216,8 +218,9 @@ def _wire_runs(context: Context, tabs: gr.Tabs, tab: gr.Tab, page: ComparePage, 
         return [*nothing[: len(nothing) - 9], *runs.act_in_list(context, data, filters, owner)]
 
     tab.select(open_tab, stored.filters, stored.listed, **QUICK)
-    for field in (stored.text, stored.strategy, stored.model, stored.task, stored.correct):
-        field.input(first_page, stored.filters[:5], stored.listed, trigger_mode="always_last", **QUICK)
+    # A one-line text field sends no input event in this version of Gradio, so its change is listened to.
+    for happens in (stored.text.change, stored.strategy.input, stored.model.input, stored.task.input, stored.correct.input):
+        happens(first_page, stored.filters[:5], stored.listed, trigger_mode="always_last", **QUICK)
     for source in (stored.table, stored.selection):
         done = source.click(pressed, [stage.dark, *stored.filters], opened, **QUICK)
         done.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)

@@ -23,8 +23,9 @@ from transformers.utils import logging
 
 from analysis.recorder import Recorder
 from compression.backends import load_model
-from compression.backends.base import VLM, Prompt
+from compression.backends.base import Prompt
 from compression.backends.llava import LlavaBackend
+from compression.backends.prefill import prefill
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 from tests.compression.backends.conftest import save_tiny_llava
@@ -47,13 +48,13 @@ def middling(folder: Path) -> LlavaBackend:
     return backend
 
 
-def ratios(vlm: VLM, tokens: VisualTokens, prompt: Prompt, rounds: int) -> list[float]:
+def ratios(vlm: LlavaBackend, tokens: VisualTokens, prompt: Prompt, rounds: int) -> list[float]:
     """CPU seconds of a recorded prefill over those of a plain one, for pairs taken one after the other."""
     plan = CATALOGUE.plan("identity")
 
     def seconds(recorder: Recorder | None) -> float:
         start = time.process_time()
-        vlm._prefill(tokens, prompt, plan, 0, recorder, None)  # type: ignore[attr-defined]
+        prefill(vlm, tokens, prompt, plan, probe=recorder)
         return time.process_time() - start
 
     seconds(None), seconds(Recorder())

@@ -71,6 +71,11 @@
       if (url.searchParams.get('comparison') !== id) this.address({comparison: id, tab: ''}, true);
       else if (url.searchParams.has('job')) this.address({});
     },
+    /* After a page was opened by a run or a job, its address names the comparison; a job that still works stays in it. */
+    opened(id, job) {
+      const asked = new URL(location.href).searchParams;
+      if (id && !job && (asked.has('run') || asked.has('job'))) this.address({comparison: id});
+    },
     /* Parameters of the address that are ours; an empty value takes one away. Layers and views (km_…) belong to the maps. */
     address(changes, forget) {
       const url = new URL(location.href);

@@ -94,10 +94,10 @@ def test_a_free_answer_is_what_the_stock_model_generates(tiny_vlm, stock, photo,
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_a_cut_inside_the_language_model_equals_masking_what_was_dropped(tiny_vlm, stock, photo_tokens, prompt, layer):
     ours = tiny_vlm.generate(photo_tokens, prompt, CATALOGUE.plan(f"fastv:layer={layer}@14"))
-    sequence = tiny_vlm._sequence(prompt, [np.arange(16)])
-    dropped = [int(sequence.visual[token]) for token in range(16) if token not in ours.selection.anchor]
+    ids, layout = tiny_vlm.lay_out(prompt, [np.arange(16)])
+    dropped = [int(layout.visual[token]) for token in range(16) if token not in ours.selection.anchor]
     assert dropped
-    theirs = masked_reference(stock, sequence.ids, photo_tokens.signals[Signal.PROJECTED], dropped, layer)
+    theirs = masked_reference(stock, ids, photo_tokens.signals[Signal.PROJECTED], dropped, layer)
     assert torch.allclose(torch.tensor(ours.log_probabilities), word_logs(theirs[-1]), atol=1e-5)
 
 
@@ -105,9 +105,9 @@ def test_a_cut_inside_the_language_model_equals_masking_what_was_dropped(tiny_vl
 def test_decoding_after_a_cut_continues_from_the_original_positions(tiny_vlm, stock, photo_tokens):
     free = Prompt(QUESTION, (), f"USER: <image> {QUESTION} ASSISTANT:")
     ours = tiny_vlm.generate(photo_tokens, free, CATALOGUE.plan("fastv:layer=1@8"), max_new_tokens=5)
-    sequence = tiny_vlm._sequence(free, [np.arange(16)])
-    dropped = [int(sequence.visual[token]) for token in range(16) if token not in ours.selection.anchor]
-    ids, said = sequence.ids, []
+    ids, layout = tiny_vlm.lay_out(free, [np.arange(16)])
+    dropped = [int(layout.visual[token]) for token in range(16) if token not in ours.selection.anchor]
+    said: list[int] = []
     for _ in range(5):
         logits = masked_reference(stock, ids, photo_tokens.signals[Signal.PROJECTED], dropped, 1)
         said.append(int(logits[-1].argmax()))
@@ -136,9 +136,9 @@ def test_a_budget_below_the_cuts_reach_is_refused_with_the_lowest_reachable_one(
 @torch.no_grad()
 def test_compression_before_the_language_model_leaves_no_gap_in_the_positions(tiny_vlm, stock, photo_tokens, prompt):
     ours = tiny_vlm.generate(photo_tokens, prompt, CATALOGUE.plan("uniform_grid@4"))
-    sequence = tiny_vlm._sequence(prompt, [np.arange(4)])
+    ids, _ = tiny_vlm.lay_out(prompt, [np.arange(4)])
     given = BaseModelOutputWithPooling(pooler_output=[photo_tokens.signals[Signal.PROJECTED][ours.selection.anchor]])
-    theirs = word_logs(stock(input_ids=sequence.ids, mm_encoder_outputs={"image": given}).logits[0, -1])
+    theirs = word_logs(stock(input_ids=ids, mm_encoder_outputs={"image": given}).logits[0, -1])
     assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-6)
 
 

@@ -1,0 +1,98 @@
+"""The input sequence of a prompt: where its visual tokens, its question and its answer lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compression.backends.base import Prompt, SequenceLayout
+from compression.errors import InvalidQuestion
+from compression.grid import TokenGrid
+from compression.selection import Selection
+
+PLACEHOLDER = "<image>"
+
+
+def blocks_of(selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
+    """Outputs per view in the order in which the model reads them; area-less outputs go with their source's view."""
+    if len(grid.views) == 1:
+        return [np.arange(len(selection))]
+    views = grid.view_indices()
+    home = np.zeros(len(selection), dtype=np.int64)
+    area_less = selection.weight_token >= selection.tokens
+    home[selection.weight_output[area_less]] = selection.weight_token[area_less] - selection.tokens
+    placed = selection.anchor >= 0
+    home[placed] = views[selection.anchor[placed]]
+    return [np.flatnonzero(home == view) for view in range(len(grid.views))]
+
+
+def question_span(prompt: Prompt) -> tuple[int, int]:
+    """Where the question lies in the prompt's text, as characters; all that follows the picture where it is not found."""
+    if prompt.span is not None:
+        return prompt.span
+    start = prompt.text.rfind(prompt.question)
+    if start >= 0:
+        return start, start + len(prompt.question)
+    return prompt.text.find(PLACEHOLDER) + len(PLACEHOLDER), len(prompt.text)
+
+
+def lay_out(
+    tokenizer: Any, image_id: int, prompt: Prompt, blocks: Sequence[NDArray[np.int64]]
+) -> tuple[list[int], SequenceLayout]:
+    """Input ids with the i-th image placeholder repeated once for each output of the i-th block, and their layout.
+
+    Raises:
+        InvalidQuestion: the prompt does not have one placeholder per view.
+    """
+    coded = tokenizer(prompt.text, return_offsets_mapping=True)
+    start, end = question_span(prompt)
+    ids: list[int] = []
+    visual: list[int] = []
+    question: list[int] = []
+    view = 0
+    for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
+        if token != image_id:
+            if left < end and right > start:
+                question.append(len(ids))
+            ids.append(token)
+            continue
+        if view < len(blocks):
+            visual += range(len(ids), len(ids) + len(blocks[view]))
+            ids += [image_id] * len(blocks[view])
+        view += 1
+    if view != len(blocks):
+        raise InvalidQuestion(
+            f"the prompt has {view} image placeholders for {len(blocks)} views; remove {PLACEHOLDER} from the question"
+        )
+    layout = SequenceLayout(
+        length=len(ids),
+        visual=np.array(visual, dtype=np.int64),
+        outputs=np.concatenate(blocks),
+        question=np.array(question, dtype=np.int64),
+        answer=len(ids) - 1,
+    )
+    return ids, layout
+
+
+def without(layout: SequenceLayout, dropped: NDArray[np.int64]) -> tuple[NDArray[np.int64], SequenceLayout]:
+    """The layout after visual tokens left, and the ascending positions that stay.
+
+    Args:
+        layout: Before.
+        dropped: int64, which of the layout's visual tokens leave, counted among them.
+    """
+    stays = np.ones(layout.length, dtype=bool)
+    stays[layout.visual[dropped]] = False
+    moved = np.cumsum(stays) - 1
+    left = np.setdiff1d(np.arange(len(layout.visual)), dropped)
+    shorter = SequenceLayout(
+        length=int(stays.sum()),
+        visual=moved[layout.visual[left]],
+        outputs=layout.outputs[left],
+        question=moved[layout.question],
+        answer=int(moved[layout.answer]),
+    )
+    return np.flatnonzero(stays), shorter
