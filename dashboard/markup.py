@@ -39,6 +39,16 @@ HALF_MOON = Markup(
 )
 
 
+TASK_WORDS = {
+    "dir": "direction", "surround": "surroundings", "dominant": "largest cover", "region": "most buildings", "side": "side of the river",
+}  # fmt: skip
+
+
+def task_words(task: str) -> str:
+    """A task as people call it."""
+    return TASK_WORDS.get(task, task)
+
+
 def join(parts: Iterable[Markup], between: str = "") -> Markup:
     """The pieces one after the other, with escaped text between them."""
     return Markup(between).join(parts)

@@ -81,7 +81,7 @@ class LlavaBackend:
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
         try:
-            model = LlavaForConditionalGeneration.from_pretrained(
+            model: Any = LlavaForConditionalGeneration.from_pretrained(
                 str(source),
                 dtype=wanted,
                 use_safetensors=True,
@@ -90,16 +90,18 @@ class LlavaBackend:
             )
             # By name: where torchvision exists, the automatic choice would resize with other rounding.
             self.processor = CLIPImageProcessorPil.from_pretrained(str(source))
-            self.tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelUnavailable(
                 f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
                 "a hub id on a machine with a network, or use the embedded model"
             ) from error
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        # Typed in part only by the library.
+        self.model: Any = model
+        self.model.to(self.device).eval().requires_grad_(False)
         self.dtype = str(self.model.dtype).removeprefix("torch.")
-        self.config = self.model.config
+        self.config: Any = self.model.config
         self.card = ModelCard(
             name=str(name or source),
             family=self.family,
@@ -200,8 +202,9 @@ class LlavaBackend:
         )
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
-        pixels = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device, self.model.dtype)
+        pixels = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")
+        values: Tensor = pixels["pixel_values"].to(self.device, self.model.dtype)
+        return values
 
     # ------------------------------------------------------------------ question
     def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
@@ -316,7 +319,8 @@ class LlavaBackend:
         full = torch.cat([ids, torch.tensor([said[:-1]], device=self.device, dtype=torch.int64)], dim=1)
         # generate() reads the answer under no_grad; here gradients flow to the features.
         logits = self.forward(full, features, blocks, use_cache=False, logits_to_keep=len(said)).logits[0].float()
-        return logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
+        logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
+        return logarithm
 
     def check(self, plan: Plan, total: int) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""

@@ -14,7 +14,7 @@ from compression.errors import CompressionError
 from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.ground import image_words
-from dashboard.markup import EMPTY, LETTERS, button, join
+from dashboard.markup import EMPTY, LETTERS, button, join, task_words
 from dashboard.messages import explain
 from dashboard.pages.asking import Picked, known_about
 from dashboard.pages.choice import FEWEST, MOST, Choice, offered, write_strategies
@@ -74,8 +74,7 @@ def image_note(image: ImageRef | None) -> Markup:
 
 def question_head(task: str) -> Markup:
     """The heading of the question, with its kind where it is known."""
-    names = {"dir": "direction", "surround": "surroundings", "dominant": "largest cover", "region": "most buildings"}
-    return Markup('<h2 class="head">Question <small>{}</small></h2>').format(names.get(task, task))
+    return Markup('<h2 class="head">Question <small>{}</small></h2>').format(task_words(task))
 
 
 def question_note(context: Context, picked: Picked, question: str, own_choices: str) -> tuple[Markup, str, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from dashboard.jobs import plan_title
-from dashboard.markup import EMPTY, button, join, percent, verdict
+from dashboard.markup import EMPTY, button, join, percent, task_words, verdict
 from dashboard.pages.stored import PAGE, Filters, Listed
 from storage import RunSummary
 
@@ -64,7 +64,7 @@ def _row(run: RunSummary, *, local: bool) -> Markup:
         strategy=run.strategy,
         answer=run.answer,
         verdict=verdict(run.is_correct, capital=False),
-        task=run.task or "free question",
+        task=task_words(run.task) or "free question",
         kept=f"{run.tokens_kept:,}",
         total=f"{run.tokens_total:,}",
         ratio=percent(run.retention_ratio, 0),

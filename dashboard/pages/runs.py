@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.context import Context
+from dashboard.markup import task_words
 from dashboard.messages import explain
 from dashboard.pages.notices import error_notice, plain_notice
 from dashboard.pages.rail import html
@@ -18,7 +19,7 @@ from dashboard.pages.stored import Filters, delete, find, values_of
 _LIST_JS = """
 const count = () => element.querySelectorAll('tbody input:checked').length;
 const tell = () => {
-  const n = count(), bar = document.querySelector('#run-selection');
+  const n = count(), bar = document.querySelector('#run-selection .selection');
   if (!bar) return;
   const button = bar.querySelector('[data-act=compare]'), words = bar.querySelector('.picked');
   button.setAttribute('aria-disabled', String(n < 2 || n > 4));
@@ -115,7 +116,7 @@ def list_runs(context: Context, filters: Filters, owner: str | None, notice: str
     except Exception as error:  # the tab stays, with one sentence
         return [str(error_notice(explain(error))), *[gr.skip()] * 8]
     menus = [
-        gr.update(choices=choices_of(values, "all"), value=value if value in values else "")
+        gr.update(choices=[(word and task_words(word), name) for word, name in choices_of(values, "all")], value=value if value in values else "")
         for values, value in ((strategies, filters.strategy), (models, filters.model), (tasks, filters.task))
     ]
     return [

@@ -139,7 +139,7 @@ class _Reader:
     def __init__(self, checkpoint: Path) -> None:
         # from_pretrained puts the model into evaluation mode.
         self.model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-        self.processor: Any = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+        self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
         self.mean = self._mean_token()
 
     def features(self, image: np.ndarray) -> Any:

@@ -162,7 +162,7 @@ def build_processor() -> LlavaProcessor:
     words = Tokenizer(models.WordLevel(VOCABULARY, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, BOS_ID)])
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words,
         pad_token=PAD,
         bos_token=BOS,
@@ -178,7 +178,7 @@ def build_processor() -> LlavaProcessor:
         image_mean=[IMAGE_MEAN] * 3,
         image_std=[IMAGE_STD] * 3,
     )
-    return LlavaProcessor(  # type: ignore[no-untyped-call]
+    return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=PATCH,

@@ -62,7 +62,8 @@ def _stripes(rng: np.random.Generator) -> np.ndarray:
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 9)
     waves_x, waves_y = round(TILE / period * np.cos(angle)), round(TILE / period * np.sin(angle))
     y, x = np.mgrid[0:TILE, 0:TILE] / TILE
-    return np.sin(2 * np.pi * (waves_x * x + waves_y * y)).astype(np.float32)
+    waves: np.ndarray = np.sin(2 * np.pi * (waves_x * x + waves_y * y)).astype(np.float32)
+    return waves
 
 
 @cache

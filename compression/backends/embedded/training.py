@@ -195,7 +195,7 @@ class _Run:
         pixels = _pixels(images, self.device)
         dense, presence = optimiser.compute(pixels)
         loss, figures = dense_loss(dense, presence, torch.as_tensor(labels).long().to(self.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step(scale_at(step, steps, 0.55))
         return loss.item(), figures
 
@@ -242,7 +242,7 @@ class _Run:
         reach = min(pool.size, 1024)
         _, features, _, labels = pool.take(rng.integers(0, reach, ALIGN_VIEWS))
         words, place = align_loss(optimiser.compute, optimiser.compute.projector(features), labels)
-        (words + place).backward()  # type: ignore[no-untyped-call]
+        (words + place).backward()
         optimiser.step(min(1.0, (step + 1) / 20))
         return lambda: f"align {step} words {words.item():.3f} place {place.item():.3f}"
 
@@ -272,7 +272,7 @@ class _Run:
         words, place = align_loss(net, projected, labels)
         guidance = 0.5 if step < 0.7 * steps else 0.1
         loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + guidance * (ground + 0.3 * location)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = optimiser.step(scale_at(step, steps))
         tally.add(text.tasks, (logits.argmax(-1) == text.answer_id).tolist(), losses.mean().item())
         return lambda: (
