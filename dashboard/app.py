@@ -125,4 +125,12 @@ def _add_downloads(app: FastAPI, context: Context) -> None:
     def numbers(comparison_id: str, request: Request) -> Response:
         shown = load(context, comparison_id)
         name = f'attachment; filename="keepmap-{shown.comparison.id[:8]}.csv"'
-        return Response(csv_text(shown.rows), media_type="text/csv; charset=utf-8", headers={"Content-Disposition": name, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"})
+        return Response(
+            csv_text(shown.rows),
+            media_type="text/csv; charset=utf-8",
+            headers={
+                "Content-Disposition": name,
+                "Cache-Control": "private, no-cache",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )

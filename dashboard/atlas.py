@@ -19,7 +19,7 @@ from dashboard.answers import Encoded
 from dashboard.layers import PAINTER_VERSION, Look, paint
 from dashboard.opened import Opened, Shelf
 from dashboard.palette import Theme, palette, palette_digest
-from dashboard.panes import facts_of
+from dashboard.panes import caption, facts_of
 from dashboard.placement import Placement, place_image
 from dashboard.tiles import TILE, is_tile
 from dashboard.visitors import is_id
@@ -107,6 +107,20 @@ class Atlas:
             return self._shelf.open(run_id)
         except RunNotFound:
             return None
+
+    def captions(self, comparison: Comparison) -> list[str]:
+        """What stands right of each pane's title; no array is loaded for it."""
+        kept: list[tuple[int, int] | None] = []
+        for pane in comparison.panes:
+            try:
+                summary = None if pane.run is None else self.store.summary(pane.run)
+            except RunNotFound:
+                summary = None
+            kept.append(None if summary is None else (summary.tokens_kept, summary.tokens_total))
+        total = next((one[1] for one in kept if one is not None), None)
+        return [
+            caption(pane.strategy, *(one or (None, total))) for pane, one in zip(comparison.panes, kept, strict=True)
+        ]
 
     def facts(self, opened: Sequence[Opened | None]) -> list[Mapping[str, Any] | None]:
         """The numbers of each pane, computed once for a run and the first pane that it is compared with."""

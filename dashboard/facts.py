@@ -32,7 +32,7 @@ class RunFacts:
         kept, merged, dropped: Patches; they sum to `total`.
         evidence: Patches that the answer depends on, None where not known.
         evidence_kept: How many of them were kept or merged into kept ones.
-        image_share: Per layer, the share of the answer position's attention that falls on the image; empty where not recorded.
+        image_share: Per layer, the share of the answer position's attention on the image; empty where not recorded.
     """
 
     run: str
@@ -138,7 +138,7 @@ def _streams(run: Run) -> StreamCounts | None:
 
 
 def shown_layer(facts: Sequence[RunFacts]) -> int | None:
-    """The layer, from 0, at which the compared runs attend most to the image; one for all panes. None where none recorded."""
+    """The layer, from 0, at which the compared runs attend most to the image: one for all panes, or None."""
     recorded = [item.image_share for item in facts if item.image_share and np.isfinite(item.image_share).all()]
     if not recorded or len({len(share) for share in recorded}) != 1:
         return None

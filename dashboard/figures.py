@@ -14,13 +14,15 @@ from dashboard.theme import palette
 
 _MARKS = ("cat-1", "cat-3", "cat-2", "cat-5")
 _FONT = "sans-serif"  # pages.css gives the page's own family to all text of a chart
-_APART = 0.036  # of the axis: letters of equal probabilities stand side by side, as far as a mark is wide
+_APART = 0.05  # of the axis: letters of equal probabilities stand side by side, as far as a mark is wide
 STAGES = ("encode", "compress", "prefill")
 
 
 def for_page(figure: go.Figure) -> PlotData:
     """The figure as Gradio's plot takes it, without Plotly's tool bar."""
-    content = json.loads(figure.to_json()) | {"config": {"displayModeBar": False, "responsive": True, "scrollZoom": False}}
+    content = json.loads(figure.to_json()) | {
+        "config": {"displayModeBar": False, "responsive": True, "scrollZoom": False}
+    }
     return PlotData(type="plotly", plot=json.dumps(content))
 
 
@@ -30,7 +32,10 @@ def probabilities(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
     answers = list(dict.fromkeys(choice for row in rows for choice in row.facts.choices))
     expected = next((choice for row in rows for choice in row.facts.choices if row.facts.is_expected(choice)), None)
     figure = go.Figure()
-    placed = {answer: _side_by_side({row.position: p for row in rows if (p := _probability(row, answer)) is not None}) for answer in answers}
+    placed = {
+        answer: _side_by_side({row.position: p for row in rows if (p := _probability(row, answer)) is not None})
+        for answer in answers
+    }
     for row in rows:
         shown = [answer for answer in answers if row.position in placed[answer]]
         true = [_probability(row, answer) or 0.0 for answer in shown]
@@ -51,23 +56,40 @@ def probabilities(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
                     },
                 },
                 name=f"{LETTERS[row.position]} {row.title}",
-                hovertemplate="%{customdata:.1%}<extra>" + _escaped(f"{LETTERS[row.position]} {row.title}") + "</extra>",
+                hovertemplate="%{customdata:.1%}<extra>"
+                + _escaped(f"{LETTERS[row.position]} {row.title}")
+                + "</extra>",
                 cliponaxis=False,
                 showlegend=False,
             )
         )
-    ticks = [f"<b>{_escaped(_short(answer))}</b>" if answer == expected else _escaped(_short(answer)) for answer in answers]
+    ticks = [
+        f"<b>{_escaped(_short(answer))}</b>" if answer == expected else _escaped(_short(answer)) for answer in answers
+    ]
     figure.update_layout(
         _layout(colours, height=54 + 30 * len(answers)),
         xaxis={
-            "range": [-0.03, 1.03], "tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", "25", "50", "75", "100 %"],
-            "showgrid": False, "zeroline": False, "fixedrange": True, "color": colours["ink-3"],
+            "range": [-0.03, 1.03],
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "ticktext": ["0", "25", "50", "75", "100 %"],
+            "showgrid": False,
+            "zeroline": False,
+            "fixedrange": True,
+            "color": colours["ink-3"],
         },
         yaxis={
-            "tickvals": list(range(len(answers))), "ticktext": ticks, "range": [len(answers) - 0.5, -0.5], "showgrid": True,
-            "gridcolor": colours["line"], "zeroline": False, "fixedrange": True, "color": colours["ink-2"], "ticklabelstandoff": 14, "automargin": True,
+            "tickvals": list(range(len(answers))),
+            "ticktext": ticks,
+            "range": [len(answers) - 0.5, -0.5],
+            "showgrid": True,
+            "gridcolor": colours["line"],
+            "zeroline": False,
+            "fixedrange": True,
+            "color": colours["ink-2"],
+            "ticklabelstandoff": 14,
+            "automargin": True,
         },
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -79,7 +101,13 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
         "compress": {
             "color": colours["surface"],
             "line": {"color": colours["ink"], "width": 1},
-            "pattern": {"shape": "/", "size": 4, "solidity": 0.3, "fgcolor": colours["ink"], "bgcolor": colours["surface"]},
+            "pattern": {
+                "shape": "/",
+                "size": 4,
+                "solidity": 0.3,
+                "fgcolor": colours["ink"],
+                "bgcolor": colours["surface"],
+            },
         },
         "prefill": {"color": colours["accent"], "line": {"color": colours["accent"], "width": 1}},
     }
@@ -117,14 +145,31 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
     figure.update_layout(
         _layout(colours, height=54 + 38 * len(rows)),
         barmode="stack",
-        legend={"orientation": "h", "x": 0, "y": -0.06, "yanchor": "top", "traceorder": "normal", "font": {"size": 12}, "entrywidth": 54, "entrywidthmode": "pixels", "itemclick": False, "itemdoubleclick": False},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": -0.06,
+            "yanchor": "top",
+            "traceorder": "normal",
+            "font": {"size": 12},
+            "entrywidth": 54,
+            "entrywidthmode": "pixels",
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
         xaxis={"range": [0, longest * 1.16 or 1], "visible": False, "fixedrange": True},
         yaxis={
-            "tickvals": places, "ticktext": [f"<b>{LETTERS[row.position]}</b> {_escaped(_short(row.title))}" for row in rows],
-            "range": [max(places, default=0) + 0.5, min(places, default=0) - 0.5], "fixedrange": True, "showgrid": False,
-            "zeroline": False, "color": colours["ink-2"], "ticklabelstandoff": 14, "automargin": True,
+            "tickvals": places,
+            "ticktext": [f"<b>{LETTERS[row.position]}</b> {_escaped(_short(row.title))}" for row in rows],
+            "range": [max(places, default=0) + 0.5, min(places, default=0) - 0.5],
+            "fixedrange": True,
+            "showgrid": False,
+            "zeroline": False,
+            "color": colours["ink-2"],
+            "ticklabelstandoff": 14,
+            "automargin": True,
         },
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -133,11 +178,19 @@ def cost_caption(rows: Sequence[Numbered]) -> str:
     if not rows:
         return ""
     first = rows[0].facts.cost
-    same = all((r.facts.cost.device, r.facts.cost.dtype, r.facts.cost.prefill.repeats) == (first.device, first.dtype, first.prefill.repeats) for r in rows)
+    same = all(
+        (r.facts.cost.device, r.facts.cost.dtype, r.facts.cost.prefill.repeats)
+        == (first.device, first.dtype, first.prefill.repeats)
+        for r in rows
+    )
     if not same:
         return "Milliseconds; the runs were measured on different devices or with different repeats, see the CSV"
     repeats = f"median of {first.prefill.repeats} passes" if first.prefill.repeats > 1 else "one pass"
-    where = f"{first.threads} CPU {'thread' if first.threads == 1 else 'threads'}" if first.device == "cpu" else first.device.removeprefix("cuda: ")
+    where = (
+        f"{first.threads} CPU {'thread' if first.threads == 1 else 'threads'}"
+        if first.device == "cpu"
+        else first.device.removeprefix("cuda: ")
+    )
     return f"Milliseconds, {repeats}, {where}, {first.dtype}"
 
 
@@ -161,7 +214,15 @@ def _side_by_side(values: dict[int, float]) -> dict[int, float]:
 
 def _on(position: int, colours: dict[str, str], *, dark: bool) -> str:
     """The letter's colour on its mark."""
-    return "#10201f" if dark and position < 3 else colours["ink"] if not dark and _MARKS[position] == "cat-2" else "#10201f" if dark else "#ffffff"
+    return (
+        "#10201f"
+        if dark and position < 3
+        else colours["ink"]
+        if not dark and _MARKS[position] == "cat-2"
+        else "#10201f"
+        if dark
+        else "#ffffff"
+    )
 
 
 def _layout(colours: dict[str, str], *, height: int) -> dict[str, object]:
@@ -171,7 +232,11 @@ def _layout(colours: dict[str, str], *, height: int) -> dict[str, object]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": _FONT, "size": 12, "color": colours["ink-2"]},
-        "hoverlabel": {"bgcolor": colours["surface"], "bordercolor": colours["line"], "font": {"color": colours["ink"], "size": 12}},
+        "hoverlabel": {
+            "bgcolor": colours["surface"],
+            "bordercolor": colours["line"],
+            "font": {"color": colours["ink"], "size": 12},
+        },
         "dragmode": False,
         "template": None,
     }

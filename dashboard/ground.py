@@ -19,9 +19,20 @@ def metres_per_pixel(image: ImageRef) -> float | None:
     if image.crs is None or image.transform is None:
         return None
     info = ImageInfo(
-        name=image.name, sha256=image.digest, file_bytes=0, format="TIFF", width=image.width, height=image.height, bands=3,
-        dtype="uint8", bits=8, colours=(), crs=image.crs, transform=image.transform, is_mappable=True,
-    )  # fmt: skip
+        name=image.name,
+        sha256=image.digest,
+        file_bytes=0,
+        format="TIFF",
+        width=image.width,
+        height=image.height,
+        bands=3,
+        dtype="uint8",
+        bits=8,
+        colours=(),
+        crs=image.crs,
+        transform=image.transform,
+        is_mappable=True,
+    )
     middle = (image.width / 2, image.height / 2)
     try:
         (lon, lat), (east, north) = np.radians(pixel_to_lonlat(info, [middle, (middle[0] + 1, middle[1])]))

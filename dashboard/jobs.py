@@ -1,4 +1,4 @@
-"""Queued work: one worker per device takes comparisons out of the store, fills their panes, and looks whether to stop."""
+"""Queued work: one worker per device takes comparisons out of the store, fills their panes, and can be stopped."""
 
 from __future__ import annotations
 
@@ -97,7 +97,11 @@ class Jobs:
             owner=owner,
         )
         self.store.add_comparison(comparison, owner)
-        request = {"seed": asked.seed, "repeats": self.settings.repeats, "strategies": [str(plan) for plan in asked.plans]}
+        request = {
+            "seed": asked.seed,
+            "repeats": self.settings.repeats,
+            "strategies": [str(plan) for plan in asked.plans],
+        }
         job = self.store.add_job(request, owner, comparison=comparison.id, message="Waiting for its turn")
         self._work.set()
         return job
@@ -105,10 +109,16 @@ class Jobs:
     def _check_room(self, owner: str) -> None:
         waiting = [job for state in _ACTIVE for job in self.store.jobs(state=state, limit=self.settings.queue + 1)]
         if len(waiting) >= self.settings.queue:
-            raise QueueFull(f"{len(waiting)} comparisons are waiting and the server takes {self.settings.queue}; try again in a minute")
+            raise QueueFull(
+                f"{len(waiting)} comparisons are waiting and the server takes {self.settings.queue}; try again in a "
+                f"minute"
+            )
         mine = sum(job.owner == owner for job in waiting)
         if self.settings.public and mine >= self.settings.jobs_per_visitor:
-            raise TooManyJobs(f"you have {mine} comparisons waiting and may have {self.settings.jobs_per_visitor}; wait for one or cancel it")
+            raise TooManyJobs(
+                f"you have {mine} comparisons waiting and may have {self.settings.jobs_per_visitor}; wait for one or "
+                f"cancel it"
+            )
 
     def cancel(self, job_id: str, owner: str | None = None) -> None:
         """Ask a job to stop; the worker looks between strategies, layers and decoding steps.
@@ -238,7 +248,9 @@ class Jobs:
         return cancel
 
     def _mark(self, comparison: Comparison, position: int) -> None:
-        self.store.set_pane(comparison.id, position, Pane(strategy=comparison.panes[position].strategy, state="running"))
+        self.store.set_pane(
+            comparison.id, position, Pane(strategy=comparison.panes[position].strategy, state="running")
+        )
 
     def _put(self, comparison: Comparison, position: int, outcome: Outcome, job: JobRow) -> None:
         """Store a run and link it, or say in the pane why there is none."""
@@ -246,10 +258,18 @@ class Jobs:
             self.store.add(outcome.run, comparison.owner)
             pane = Pane(strategy=outcome.run.request.strategy, run=outcome.run.id, state="done")
         elif outcome.stage in ("refused", "cancelled"):
-            pane = Pane(strategy=outcome.strategy, reason=sentence(outcome.reason), lowest=outcome.lowest, state=outcome.stage)
+            pane = Pane(
+                strategy=outcome.strategy, reason=sentence(outcome.reason), lowest=outcome.lowest, state=outcome.stage
+            )
         else:
-            request = {"comparison": comparison.id, "strategy": outcome.strategy, "image": comparison.image.digest,
-                       "question": comparison.question, "model": comparison.model, **job.request}  # fmt: skip
+            request = {
+                "comparison": comparison.id,
+                "strategy": outcome.strategy,
+                "image": comparison.image.digest,
+                "question": comparison.question,
+                "model": comparison.model,
+                **job.request,
+            }
             failure = self.store.fail(request, outcome.stage, outcome.reason, comparison.owner)
             pane = Pane(strategy=outcome.strategy, failure=failure, reason=sentence(outcome.reason), state="failed")
         self.store.set_pane(comparison.id, position, pane)
@@ -261,7 +281,12 @@ class Jobs:
             if pane.state in ("waiting", "running"):
                 failure = None
                 if state == "failed":
-                    failure = self.store.fail({"comparison": comparison.id, "strategy": pane.strategy, **job.request}, stage, reason, comparison.owner)
+                    failure = self.store.fail(
+                        {"comparison": comparison.id, "strategy": pane.strategy, **job.request},
+                        stage,
+                        reason,
+                        comparison.owner,
+                    )
                 self.store.set_pane(comparison.id, position, replace(pane, state=state, reason=reason, failure=failure))
         self.store.update_job(job.id, state=state, message=reason)
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import folium
@@ -23,13 +26,15 @@ from folium.template import Template
 from markupsafe import Markup
 
 from dashboard.markup import LETTERS
-from dashboard.panes import caption, has_map, state_markup, title_of
+from dashboard.panes import has_map, state_markup, title_of
 from dashboard.placement import Placement
 from dashboard.tiles import DEEPEST
-from storage import Comparison, JobRow
+from storage import Comparison, JobRow, Pane
 
 LAYERS = ("Image", "Retention", "Clusters", "Scores", "Attention", "Streams", "Difference")
 
+SCRIPTS = Path(__file__).parent / "assets" / "keepmap"
+_IMPORTED = re.compile(r'from "\./([\w.]+)"')
 _LOWEST_ZOOM = -5  # a small image on a small screen is shown below the zoom of its only tile
 
 _LEAFLET_JS = [("leaflet", "/vendor/leaflet/leaflet.js")]
@@ -70,13 +75,21 @@ class Page:
     policy: str
 
 
-def maps_page(comparison: Comparison, placement: Placement, job: JobRow | None = None) -> Page:
-    """The maps page of a comparison; what the panes hold comes later, from panes.json and on demand."""
+def maps_page(comparison: Comparison, placement: Placement, captions: Sequence[str], job: JobRow | None = None) -> Page:
+    """The maps page of a comparison; what the panes hold comes later, from panes.json and on demand.
+
+    Args:
+        comparison: What is shown.
+        placement: How its image lies on the maps.
+        captions: What stands right of each pane's title.
+        job: The work that fills it, while there is some.
+    """
     letters = [LETTERS[position] for position, pane in enumerate(comparison.panes) if has_map(pane)]
     links, elements, script = _figure(comparison.id, letters, placement)
     style = f":root {{ --n: {len(comparison.panes)}; --km-ratio: {placement.ratio:.5f}; }}"
     plates = Markup("").join(
-        _plate(comparison, position, elements.get(LETTERS[position]), job) for position in range(len(comparison.panes))
+        _plate(comparison.panes[position], position, words, elements.get(LETTERS[position]), job)
+        for position, words in enumerate(captions)
     )
     switch = (_SWITCH.format(name, Markup(" checked") if name == "Retention" else "") for name in LAYERS)
     # Folium's pieces and ours are markup already: nothing that a visitor wrote is in them.
@@ -89,6 +102,7 @@ def maps_page(comparison: Comparison, placement: Placement, job: JobRow | None =
         disabled="" if comparison.evidence else Markup(" disabled"),
         evidence="Evidence" if comparison.evidence else "Evidence not known",
         plates=plates,
+        preloads=Markup("\n").join(_PRELOAD.format(name) for name in modules()),
         **trusted,
     )
     return Page(str(html), policy(style, script))
@@ -170,7 +184,7 @@ def _dress(one: folium.Map, letter: str, comparison: str, placement: Placement) 
         max_zoom=DEEPEST,
         max_native_zoom=placement.zoom,
         min_native_zoom=0,
-        no_wrap=True,
+        no_wrap=not placement.is_placed,  # an image across the antimeridian goes on beyond 180 degrees
         pane="km-image",
         bounds=_bounds(placement),
     )
@@ -193,8 +207,8 @@ def _middle(placement: Placement) -> list[float]:
     return [(south + north) / 2, (west + east) / 2]
 
 
-def _plate(comparison: Comparison, position: int, element: str | None, job: JobRow | None) -> Markup:
-    pane, letter, title = comparison.panes[position], LETTERS[position], title_of(comparison.panes[position].strategy)
+def _plate(pane: Pane, position: int, words: str, element: str | None, job: JobRow | None) -> Markup:
+    letter, title = LETTERS[position], title_of(pane.strategy)
     place = Markup("")
     if element is not None:
         place = Markup('<div class="map" tabindex="0" role="application" aria-label="{}">{}</div>').format(
@@ -211,12 +225,25 @@ def _plate(comparison: Comparison, position: int, element: str | None, job: JobR
         pane.state,
         letter,
         title,
-        caption(pane, None, None),
+        words,
         place,
         state_markup(pane, position, job),
     )
 
 
+@cache
+def modules() -> tuple[str, ...]:
+    """The scripts that the page's script imports, directly or not: named in the page, they all load at once."""
+    found, waiting = [], ["maps.js"]
+    while waiting:
+        text = (SCRIPTS / waiting.pop()).read_text(encoding="utf-8")
+        new = [name for name in _IMPORTED.findall(text) if name not in found]
+        found += new
+        waiting += new
+    return tuple(sorted(found))
+
+
+_PRELOAD = Markup('<link rel="modulepreload" href="/keepmap/{}">')
 _SWITCH = Markup('<label><input type="radio" name="layer" value="{0}"{1}><span data-text="{0}">{0}</span></label>')
 
 _PAGE = Markup(
@@ -233,6 +260,7 @@ _PAGE = Markup(
 <link rel="stylesheet" href="/keepmap/maps.css">
 <style>{style}</style>
 <script src="/keepmap/frame.js"></script>
+{preloads}
 </head>
 <body data-comparison="{comparison}">
 <div id="layers">

@@ -1,4 +1,4 @@
-"""Escaped HTML: small pieces that the pages are made of. Text from users and models only ever enters through `format`."""
+"""Escaped HTML: small pieces that the pages are made of. Text from outside only ever enters through `format`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ LETTERS = "ABCD"
 EMPTY = Markup("")
 
 RIGHT = Markup(
-    '<svg width="15" height="15" viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="7" fill="currentColor"/>'
+    '<svg width="15" height="15" viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="7" '
+    'fill="currentColor"/>'
     '<path d="m4.8 8.3 2.2 2.2 4.2-4.6" fill="none" stroke="var(--km-paper)" stroke-width="1.7" stroke-linecap="round" '
     'stroke-linejoin="round"/></svg>'
 )
 WRONG = Markup(
-    '<svg width="15" height="15" viewBox="0 0 16 16" aria-hidden="true"><rect x="1.2" y="1.2" width="13.6" height="13.6" '
+    '<svg width="15" height="15" viewBox="0 0 16 16" aria-hidden="true"><rect x="1.2" y="1.2" width="13.6" '
+    'height="13.6" '
     'rx="2.5" fill="none" stroke="currentColor" stroke-width="1.6"/><path d="m5.2 5.2 5.6 5.6m0-5.6-5.6 5.6" '
     'stroke="currentColor" stroke-width="1.7" stroke-linecap="round"/></svg>'
 )
@@ -27,7 +29,8 @@ WARNING = Markup(
 )
 LOGO = Markup(
     '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><g fill="none" stroke="currentColor" '
-    'stroke-width="1.4"><rect x="2.7" y="2.7" width="18.6" height="18.6" rx="2.4"/><path d="M9 3v18M15 3v18M3 9h18M3 15h18" '
+    'stroke-width="1.4"><rect x="2.7" y="2.7" width="18.6" height="18.6" rx="2.4"/><path d="M9 3v18M15 3v18M3 9h18M3 '
+    '15h18" '
     'stroke-width="1" opacity=".45"/></g><rect x="9" y="3.4" width="6" height="5.6" fill="var(--km-accent)"/>'
     '<rect x="9" y="9" width="6" height="6" fill="currentColor"/><rect x="3.4" y="15" width="5.6" height="5.6" '
     'fill="currentColor"/><path d="M15.2 13.2l4.2-4M15.2 15l5.6-5.4M17.4 15l3.4-3.4" stroke="currentColor" '
@@ -40,8 +43,12 @@ HALF_MOON = Markup(
 
 
 TASK_WORDS = {
-    "dir": "direction", "surround": "surroundings", "dominant": "largest cover", "region": "most buildings", "side": "side of the river",
-}  # fmt: skip
+    "dir": "direction",
+    "surround": "surroundings",
+    "dominant": "largest cover",
+    "region": "most buildings",
+    "side": "side of the river",
+}
 
 
 def task_words(task: str) -> str:
@@ -49,9 +56,9 @@ def task_words(task: str) -> str:
     return TASK_WORDS.get(task, task)
 
 
-def join(parts: Iterable[Markup], between: str = "") -> Markup:
-    """The pieces one after the other, with escaped text between them."""
-    return Markup(between).join(parts)
+def join(parts: Iterable[Markup]) -> Markup:
+    """The pieces one after the other."""
+    return EMPTY.join(parts)
 
 
 def key(position: int) -> Markup:

@@ -83,7 +83,8 @@ def explain(error: BaseException) -> Message:
     log.error("unexpected error, reference %s", reference, exc_info=error)
     return Message(
         "Something went wrong on our side.",
-        f"It is in the server's log under the reference {reference}. What was shown before is still here; trying again may help.",
+        f"It is in the server's log under the reference {reference}. What was shown before is still here; trying "
+        f"again may help.",
         reference,
     )
 
@@ -96,7 +97,11 @@ def explain_upload(error: BaseException, name: str) -> Message:
     text = message.text
     if text.lower().startswith(f"{name.lower()} "):  # the heading has the name already
         text = "It" + text[len(name) :]
-    title = f"{name} is not an image that can be opened." if not isinstance(error, analysis.ImageTooLarge) else f"{name} is too large."
+    title = (
+        f"{name} is not an image that can be opened."
+        if not isinstance(error, analysis.ImageTooLarge)
+        else f"{name} is too large."
+    )
     return Message(title, f"{text} Allowed: {IMAGES}.")
 
 

@@ -31,7 +31,9 @@ class Models:
         load: How a model is loaded; tests give their own.
     """
 
-    def __init__(self, default: str = "embedded", *, device: str = "auto", load: Callable[..., VLM] = load_model) -> None:
+    def __init__(
+        self, default: str = "embedded", *, device: str = "auto", load: Callable[..., VLM] = load_model
+    ) -> None:
         self.default = default
         self._device = device
         self._load = load
@@ -85,7 +87,9 @@ class Models:
         if key not in self._totals:
             vlm = self.get(name)
             with self._asking:
-                self._totals[key] = len(vlm.encode(np.zeros((*vlm.wanted_size(image_size), 3), dtype=np.uint8), image_size))
+                self._totals[key] = len(
+                    vlm.encode(np.zeros((*vlm.wanted_size(image_size), 3), dtype=np.uint8), image_size)
+                )
         return self._totals[key]
 
     def lowest(self, step: Step, total: int, name: str = "") -> int:

@@ -54,7 +54,9 @@ def comparison_json(
                 "state": pane.state,
                 "run": pane.run,
                 "has_map": has_map(pane),
-                "caption": caption(pane, run, total),
+                "caption": caption(
+                    pane.strategy, None if run is None else run.outputs, total if run is None else len(run)
+                ),
                 "markup": str(state_markup(pane, position, job)),
                 "facts": known,
             }
@@ -69,21 +71,23 @@ def title_of(strategy: str) -> str:
     return info.title if info is not None else _name(strategy)
 
 
-def caption(pane: Pane, run: Opened | None, total: int | None) -> str:
-    """What stands right of a pane's title: how many tokens are left of how many, or how many were asked for."""
-    if run is not None and run.outputs == len(run):
-        return f"all {count(len(run))} tokens"
-    if run is not None:
-        return f"{count(run.outputs)} of {count(len(run))} tokens"
-    asked = pane.strategy.rpartition("@")[2] if "@" in pane.strategy else ""
-    if not asked:
+def caption(strategy: str, left: int | None, total: int | None) -> str:
+    """What stands right of a pane's title: how many tokens are left of how many, or how many were asked for.
+
+    Args:
+        strategy: Canonical text.
+        left: Tokens after the last reduction; None without a run.
+        total: Tokens before; None where no run of the comparison told yet.
+    """
+    if left is not None and total is not None:
+        return f"all {count(total)} tokens" if left == total else f"{count(left)} of {count(total)} tokens"
+    asked = strategy.rpartition("@")[2] if "@" in strategy else ""
+    share = _share(asked) if "." in asked else None
+    if share is None and not asked.isdecimal():
         return ""
-    if "." not in asked:
-        return f"{asked} of {count(total)} asked" if total else f"{asked} tokens asked"
-    share = _share(asked)
-    if share is None:
-        return ""
-    return f"{count(max(1, round(share * total)))} of {count(total)} asked" if total else f"{share * 100:g} % asked"
+    if total is None:
+        return f"{asked} tokens asked" if share is None else f"{share * 100:g} % asked"
+    return f"{asked if share is None else count(max(1, round(share * total)))} of {count(total)} asked"
 
 
 def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:

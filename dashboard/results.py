@@ -46,7 +46,9 @@ def results(panes: Sequence[PaneView]) -> Markup:
     """The grid of results; rows align over the panes, so that reading across is the comparison."""
     layer = shown_layer([pane.facts for pane in panes if pane.facts])
     columns = join(_column(position, pane, layer) for position, pane in enumerate(panes))
-    return Markup('<section aria-label="Results"><div class="plates km-results" data-n="{}">{}</div></section>').format(len(panes), columns)
+    return Markup('<section aria-label="Results"><div class="plates km-results" data-n="{}">{}</div></section>').format(
+        len(panes), columns
+    )
 
 
 def budget_words(pane: PaneView) -> str:
@@ -63,10 +65,20 @@ def budget_words(pane: PaneView) -> str:
 
 def _column(position: int, pane: PaneView, layer: int | None) -> Markup:
     facts = pane.facts
-    head = Markup('<div class="cap">{}<b>{}</b><span class="n num">{}</span></div>').format(key(position), pane.title, budget_words(pane))
+    head = Markup('<div class="cap">{}<b>{}</b><span class="n num">{}</span></div>').format(
+        key(position), pane.title, budget_words(pane)
+    )
     if facts is None:
         return Markup('<article class="res" data-state="{}">{}{}</article>').format(pane.state, head, _missing(pane))
-    parts = [head, _fates(facts), _answer(facts), _probabilities(facts), _facts(facts, layer), _labels(facts, pane.info), _provenance(facts)]
+    parts = [
+        head,
+        _fates(facts),
+        _answer(facts),
+        _probabilities(facts),
+        _facts(facts, layer),
+        _labels(facts, pane.info),
+        _provenance(facts),
+    ]
     return Markup('<article class="res" data-state="done">{}</article>').format(join(parts))
 
 
@@ -77,16 +89,18 @@ def _missing(pane: PaneView) -> Markup:
         ghosts = join(Markup('<div class="ghost" style="width:{}"></div>').format(width) for width in widths)
         word = "Waiting for its turn" if pane.state == "waiting" else "Running"
         return Markup('<div class="pending"><span class="sr">{}</span>{}</div>').format(word, ghosts)
-    words = {"refused": "It was refused", "failed": "It failed", "cancelled": "It was cancelled", "deleted": "The run was deleted"}
-    where = "." if pane.state == "deleted" else "; the reason stands in its place among the maps."
-    return Markup('<div class="why"><b>No result</b><p>{}{}</p><span class="mono">{}</span></div>').format(
-        words.get(pane.state, "There is none"), where, pane.strategy
+    where = "the reason stands in its place among the maps."
+    words = {"refused": f"It was refused; {where}", "failed": f"It failed; {where}"}
+    return Markup('<div class="why"><b>No result</b><p>{}</p><span class="mono">{}</span></div>').format(
+        words.get(pane.state, pane.reason or "There is none."), pane.strategy
     )
 
 
 def _fates(facts: RunFacts) -> Markup:
     """The bar in the map's three textures, and the counts in words."""
-    parts = [(name, number) for name, number in (("k", facts.kept), ("m", facts.merged), ("d", facts.dropped)) if number]
+    parts = [
+        (name, number) for name, number in (("k", facts.kept), ("m", facts.merged), ("d", facts.dropped)) if number
+    ]
     bar = join(Markup('<i class="{}" style="flex:{}"></i>').format(name, number) for name, number in parts)
     words = f"{facts.kept:,} kept, {facts.merged:,} merged, {facts.dropped:,} dropped"
     return Markup(
@@ -109,9 +123,14 @@ def _probabilities(facts: RunFacts) -> Markup:
     """One bar per choice; the answer in bold, the expected one with a tick and a word for readers who cannot see it."""
     rows = []
     for choice, probability in zip(facts.choices, facts.probabilities, strict=True):
-        tick = Markup('<span class="exp" title="expected answer"><span aria-hidden="true">✓</span><span class="sr">, expected</span></span>')
+        tick = Markup(
+            '<span class="exp" title="expected answer"><span aria-hidden="true">✓</span><span class="sr">, '
+            "expected</span></span>"
+        )
         rows.append(
-            Markup('<span class="w{}">{}{}</span><span class="b"><i style="width:{}%"></i></span><span class="p">{}</span>').format(
+            Markup(
+                '<span class="w{}">{}{}</span><span class="b"><i style="width:{}%"></i></span><span class="p">{}</span>'
+            ).format(
                 " top" if choice == facts.answer else "",
                 choice,
                 tick if facts.is_expected(choice) else EMPTY,
@@ -135,11 +154,19 @@ def _facts(facts: RunFacts, layer: int | None) -> Markup:
         _row("Router", _router(facts)),
         _row("Compress", _time(cost.compress)),
         _row("Prefill", _time(cost.prefill)),
-        _row("Decode", _NONE if cost.decode is None else small.format(f"{milliseconds(cost.decode.median)} ms", "per step")),
+        _row(
+            "Decode",
+            _NONE if cost.decode is None else small.format(f"{milliseconds(cost.decode.median)} ms", "per step"),
+        ),
         _row("Total", small.format(f"{milliseconds(cost.total_seconds)} ms", "with encoding")),
         _row("FLOPs", small.format(flops(cost.prefill_flops), "estimated")),
         _row("KV cache", Markup("{}").format(size_of(cost.kv_cache_bytes))),
-        _row("Peak memory", _NONE if cost.peak_memory_bytes is None else small.format(size_of(cost.peak_memory_bytes), _where(cost.device))),
+        _row(
+            "Peak memory",
+            _NONE
+            if cost.peak_memory_bytes is None
+            else small.format(size_of(cost.peak_memory_bytes), _where(cost.device)),
+        ),
     ]
     return Markup('<dl class="facts num">{}</dl>').format(join(rows))
 
@@ -166,7 +193,7 @@ def _router(facts: RunFacts) -> Markup:
     if router is None:
         return _NONE
     words = {"rule": "by rule", "trained": "trained", "asked": "asked"}
-    text = Markup('<span{}>λ {} <small>{}</small>, ρ {} <small>{}</small></span>').format(
+    text = Markup("<span{}>λ {} <small>{}</small>, ρ {} <small>{}</small></span>").format(
         Markup(' title="{}"').format(router.reason) if router.reason else EMPTY,
         f"{router.lam:.2f}",
         words.get(router.source, router.source),
@@ -176,10 +203,13 @@ def _router(facts: RunFacts) -> Markup:
     if streams is None:
         return text
     split = f"{streams.semantic:,} semantic, {streams.geometric:,} geometric"
-    both = Markup("<br><small>{}</small>").format(f"{streams.both:,} {'patch is' if streams.both == 1 else 'patches are'} in both")
-    return Markup('{}<span class="split" role="img" aria-label="{}"><i class="s" style="flex:{}"></i><i class="g" style="flex:{}"></i></span>{}{}').format(
-        text, split, streams.semantic, streams.geometric, split, both if streams.both else EMPTY
+    both = Markup("<br><small>{}</small>").format(
+        f"{streams.both:,} {'patch is' if streams.both == 1 else 'patches are'} in both"
     )
+    return Markup(
+        '{}<span class="split" role="img" aria-label="{}"><i class="s" style="flex:{}"></i><i class="g" '
+        'style="flex:{}"></i></span>{}{}'
+    ).format(text, split, streams.semantic, streams.geometric, split, both if streams.both else EMPTY)
 
 
 def _time(seconds: Seconds | None) -> Markup:
@@ -187,7 +217,9 @@ def _time(seconds: Seconds | None) -> Markup:
         return _NONE
     if seconds.repeats < 2:
         return Markup("{} ms").format(milliseconds(seconds.median))
-    return Markup("{} ms <small>{} to {}</small>").format(*(milliseconds(value) for value in (seconds.median, seconds.low, seconds.high)))
+    return Markup("{} ms <small>{} to {}</small>").format(
+        *(milliseconds(value) for value in (seconds.median, seconds.low, seconds.high))
+    )
 
 
 def label_words(facts: RunFacts, info: StrategyInfo | None) -> list[str]:
@@ -204,7 +236,9 @@ def label_words(facts: RunFacts, info: StrategyInfo | None) -> list[str]:
 
 def _labels(facts: RunFacts, info: StrategyInfo | None) -> Markup:
     chips = join(
-        Markup('<span class="label{}">{}</span>').format("" if any(loud in word.lower() for loud in _LOUD) else " plain", word)
+        Markup('<span class="label{}">{}</span>').format(
+            "" if any(loud in word.lower() for loud in _LOUD) else " plain", word
+        )
         for word in label_words(facts, info)
     )
     said = join(Markup('<p class="said">{}</p>').format(sentence) for sentence in facts.notices)
@@ -212,6 +246,6 @@ def _labels(facts: RunFacts, info: StrategyInfo | None) -> Markup:
 
 
 def _provenance(facts: RunFacts) -> Markup:
-    return Markup('<div class="prov"><span class="mono">{}</span><br>run <a href="/?run={}" class="mono">{}</a></div>').format(
-        facts.strategy, facts.run, facts.run[:8]
-    )
+    return Markup(
+        '<div class="prov"><span class="mono">{}</span><br>run <a href="/?run={}" class="mono">{}</a></div>'
+    ).format(facts.strategy, facts.run, facts.run[:8])

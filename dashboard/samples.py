@@ -1,4 +1,4 @@
-"""The scenes that the page offers: drawn by the embedded model's own generator, with questions whose answers are known."""
+"""The scenes that the page offers: from the embedded model's own generator, with questions whose answers are known."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ class Samples:
 
 
 def _write(path: Path, scene: Scene) -> None:
-    write_geotiff(path, scene.image, crs=scene.crs, transform=scene.transform, tags={SYNTHETIC_TAG: f"seed {scene.seed}"})
+    write_geotiff(
+        path, scene.image, crs=scene.crs, transform=scene.transform, tags={SYNTHETIC_TAG: f"seed {scene.seed}"}
+    )
 
 
 def _bare(text: str) -> str:

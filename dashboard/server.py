@@ -86,7 +86,9 @@ def _add_pages(api: FastAPI) -> None:
             return HTMLResponse(
                 _NOTHING.format(sentence(str(error))), 404, headers("no-store") | {"Content-Security-Policy": _STRICT}
             )
-        made = maps_page(comparison, atlas.placement(comparison.image), atlas.job(comparison))
+        made = maps_page(
+            comparison, atlas.placement(comparison.image), atlas.captions(comparison), atlas.job(comparison)
+        )
         return HTMLResponse(made.html, 200, {**headers("no-cache"), "Content-Security-Policy": made.policy})
 
     @api.get("/maps/{comparison_id}/panes.json")

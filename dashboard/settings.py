@@ -38,7 +38,9 @@ class Settings:
     public: bool = _setting(False, "Many visitors: each sees the own runs and the samples only.")
     repeats: int = _setting(3, "How often each time is measured; the median is shown.", minimum=1, maximum=50)
     queue: int = _setting(16, "Comparisons that may wait; more are refused.", minimum=1, maximum=1000)
-    jobs_per_visitor: int = _setting(2, "Comparisons that one visitor may have waiting, with --public.", minimum=1, maximum=100)
+    jobs_per_visitor: int = _setting(
+        2, "Comparisons that one visitor may have waiting, with --public.", minimum=1, maximum=100
+    )
     upload_mb: int = _setting(512, "Largest upload in megabytes.", minimum=1, maximum=16384)
 
     def __post_init__(self) -> None:
@@ -50,7 +52,9 @@ class Settings:
             if low is not None and not low <= value <= high:
                 raise InvalidSetting(f"{item.name} must lie in {low} to {high}, got {value}")
         if not self.db.strip() or "://" not in self.db:
-            raise InvalidSetting(f"db must be an SQLAlchemy URL, got {self.db!r}; write for example sqlite:///keepmap.db")
+            raise InvalidSetting(
+                f"db must be an SQLAlchemy URL, got {self.db!r}; write for example sqlite:///keepmap.db"
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
@@ -79,7 +83,9 @@ class Settings:
         rows = []
         for item in fields(cls):
             default = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
-            rows.append((f"--{item.name.replace('_', '-')}", PREFIX + item.name.upper(), default, item.metadata["meaning"]))
+            rows.append(
+                (f"--{item.name.replace('_', '-')}", PREFIX + item.name.upper(), default, item.metadata["meaning"])
+            )
         return rows
 
     @property

@@ -94,7 +94,7 @@ class Sheet:
         return lines[touching]
 
     def lines(self, lines: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Coverage (0 or 1) of lines [n, 4], one pixel wide: in each column, or row where steeper, the nearest pixel."""
+        """Coverage (0 or 1) of lines [n, 4], one pixel wide: the nearest pixel in each column, or row where steeper."""
         covered = np.zeros(self.pixels.shape[:2], dtype=np.float32)
         if not len(lines):
             return covered

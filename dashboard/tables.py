@@ -13,11 +13,39 @@ from dashboard.facts import RunFacts
 from dashboard.markup import EMPTY, LETTERS, join, key, verdict
 
 COLUMNS = (
-    "letter", "run", "created_utc", "strategy", "model", "model_revision", "seed", "answer", "answer_expected", "is_correct",
-    "expected_probability", "choice_mass", "tokens_total", "budget_requested", "budget_realised", "tokens_kept", "patches_kept",
-    "patches_merged", "patches_dropped", "evidence_recall", "encode_seconds", "compress_seconds", "prefill_seconds",
-    "decode_seconds", "total_seconds", "prefill_flops", "kv_cache_bytes", "peak_memory_bytes", "device", "dtype", "threads", "repeats",
-)  # fmt: skip
+    "letter",
+    "run",
+    "created_utc",
+    "strategy",
+    "model",
+    "model_revision",
+    "seed",
+    "answer",
+    "answer_expected",
+    "is_correct",
+    "expected_probability",
+    "choice_mass",
+    "tokens_total",
+    "budget_requested",
+    "budget_realised",
+    "tokens_kept",
+    "patches_kept",
+    "patches_merged",
+    "patches_dropped",
+    "evidence_recall",
+    "encode_seconds",
+    "compress_seconds",
+    "prefill_seconds",
+    "decode_seconds",
+    "total_seconds",
+    "prefill_flops",
+    "kv_cache_bytes",
+    "peak_memory_bytes",
+    "device",
+    "dtype",
+    "threads",
+    "repeats",
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +58,7 @@ class Numbered:
 
 
 def csv_text(rows: Sequence[Numbered]) -> str:
-    """The numbers as CSV, full precision; a text that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    """The numbers as CSV, full precision; a text that a spreadsheet would run as a formula gets an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     choices = list(dict.fromkeys(choice for row in rows for choice in row.facts.choices))
@@ -45,12 +73,36 @@ def _values(row: Numbered) -> list[str | int | float | bool | None]:
     facts, cost = row.facts, row.facts.cost
     seconds = [stage.median if stage else None for stage in (cost.encode, cost.compress, cost.prefill, cost.decode)]
     return [
-        LETTERS[row.position], facts.run, facts.created_utc, facts.strategy, facts.model, facts.revision, facts.seed, facts.answer,
-        facts.expected, facts.is_correct, facts.expected_probability, facts.choice_mass, facts.total, facts.requested,
-        facts.realised, facts.outputs, facts.kept, facts.merged, facts.dropped, facts.evidence_recall, *seconds,
-        cost.total_seconds, cost.prefill_flops, cost.kv_cache_bytes, cost.peak_memory_bytes, cost.device, cost.dtype,
-        cost.threads, cost.prefill.repeats,
-    ]  # fmt: skip
+        LETTERS[row.position],
+        facts.run,
+        facts.created_utc,
+        facts.strategy,
+        facts.model,
+        facts.revision,
+        facts.seed,
+        facts.answer,
+        facts.expected,
+        facts.is_correct,
+        facts.expected_probability,
+        facts.choice_mass,
+        facts.total,
+        facts.requested,
+        facts.realised,
+        facts.outputs,
+        facts.kept,
+        facts.merged,
+        facts.dropped,
+        facts.evidence_recall,
+        *seconds,
+        cost.total_seconds,
+        cost.prefill_flops,
+        cost.kv_cache_bytes,
+        cost.peak_memory_bytes,
+        cost.device,
+        cost.dtype,
+        cost.threads,
+        cost.prefill.repeats,
+    ]
 
 
 def _plain(value: str | int | float | bool | None) -> str:
@@ -66,8 +118,20 @@ def _plain(value: str | int | float | bool | None) -> str:
 
 def numbers_table(rows: Sequence[Numbered]) -> Markup:
     """The table of the page: row headers are the strategies, every column names its unit."""
-    heads = ("Strategy", "Answer", "p(expected)", "Kept", "Merged", "Dropped", "Evidence", "Compress, ms", "Prefill, ms",
-             "Total, ms", "GFLOPs", "KV, KiB")  # fmt: skip
+    heads = (
+        "Strategy",
+        "Answer",
+        "p(expected)",
+        "Kept",
+        "Merged",
+        "Dropped",
+        "Evidence",
+        "Compress, ms",
+        "Prefill, ms",
+        "Total, ms",
+        "GFLOPs",
+        "KV, KiB",
+    )
     cells = join(
         Markup('<th scope="col"{}>{}</th>').format(
             Markup(' class="l"') if index == 1 else EMPTY,
@@ -85,11 +149,17 @@ def numbers_table(rows: Sequence[Numbered]) -> Markup:
 def _line(row: Numbered) -> Markup:
     facts, cost = row.facts, row.facts.cost
     numbers = (
-        _number(facts.expected_probability, 3), f"{facts.kept:,}", f"{facts.merged:,}", f"{facts.dropped:,}",
-        _number(facts.evidence_recall, 2), _number(cost.compress.median * 1e3 if cost.compress else None, 1),
-        _number(cost.prefill.median * 1e3, 1), _number(cost.total_seconds * 1e3, 1), _number(cost.prefill_flops / 1e9, 2),
+        _number(facts.expected_probability, 3),
+        f"{facts.kept:,}",
+        f"{facts.merged:,}",
+        f"{facts.dropped:,}",
+        _number(facts.evidence_recall, 2),
+        _number(cost.compress.median * 1e3 if cost.compress else None, 1),
+        _number(cost.prefill.median * 1e3, 1),
+        _number(cost.total_seconds * 1e3, 1),
+        _number(cost.prefill_flops / 1e9, 2),
         f"{cost.kv_cache_bytes / 1024:,.0f}",
-    )  # fmt: skip
+    )
     return Markup('<tr><th scope="row">{}&ensp;{}</th><td class="l">{} {}</td>{}</tr>').format(
         key(row.position),
         row.title,

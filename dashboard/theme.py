@@ -9,9 +9,29 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parent / "assets" / "keepmap"
-_SANS = ("-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Noto Sans", "Ubuntu", "Cantarell", "Liberation Sans",
-         "DejaVu Sans Condensed", "system-ui", "sans-serif")  # fmt: skip
-_MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+_SANS = (
+    "-apple-system",
+    "BlinkMacSystemFont",
+    "Segoe UI",
+    "Roboto",
+    "Noto Sans",
+    "Ubuntu",
+    "Cantarell",
+    "Liberation Sans",
+    "DejaVu Sans Condensed",
+    "system-ui",
+    "sans-serif",
+)
+_MONO = (
+    "ui-monospace",
+    "SF Mono",
+    "Cascadia Mono",
+    "Liberation Mono",
+    "Menlo",
+    "Consolas",
+    "DejaVu Sans Mono",
+    "monospace",
+)
 _VALUES = {
     "body_background_fill": "var(--km-paper)",
     "body_text_color": "var(--km-ink)",

@@ -25,8 +25,8 @@ class TileView:
     Args:
         x, y: float64 [side, side], the place in original pixels under the centre of each pixel; NaN off the map.
         left, top: Global tile pixel of the first of them, at this zoom.
-        forward: float64 [2, 3], from (x, y, 1) in original pixels to (column, row) in this array: right to a tenth of a
-            pixel, to one pixel where a tile spans hundreds of kilometres.
+        forward: float64 [2, 3], from (x, y, 1) in original pixels to (column, row) in this array; off by at most half a
+            pixel where a tile spans 70 km, a pixel at 280 km.
     """
 
     x: NDArray[np.float64]

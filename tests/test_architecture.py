@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -221,6 +222,13 @@ def test_switching_a_model_to_evaluation_is_no_evaluation_of_text() -> None:
 
 def test_the_top_level_holds_what_the_layout_names_and_nothing_else() -> None:
     assert {path.parts[0] for path in tracked()} <= TOP_LEVEL
+
+
+def test_every_library_that_is_imported_is_required_and_the_other_way_round() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
+    imported = {name.partition(".")[0] for path in MODULES for _, name in imports_of(tree_of(path))} & set(HOMES)
+    assert {"pillow" if name == "PIL" else name for name in imported} == required
 
 
 def test_every_package_is_a_package() -> None:

@@ -34,7 +34,9 @@ class Picked:
     name: str = ""
 
     def __str__(self) -> str:
-        value: dict[str, int | str] = {"sample": self.sample} if self.sample is not None else {"image": self.digest, "name": self.name}
+        value: dict[str, int | str] = (
+            {"sample": self.sample} if self.sample is not None else {"image": self.digest, "name": self.name}
+        )
         return json.dumps(value)
 
     @classmethod
@@ -107,15 +109,27 @@ def known_about(context: Context, picked: Picked, question: str, own_choices: st
     """
     wanted = tuple(dict.fromkeys(part.strip() for part in own_choices.split(",") if part.strip()))
     if len(wanted) == 1:
-        raise InvalidInquiry(f"answers to choose from are two or more, separated by commas, got only {wanted[0]!r}; add one or leave the field empty")
+        raise InvalidInquiry(
+            f"answers to choose from are two or more, separated by commas, got only {wanted[0]!r}; add one or leave "
+            f"the field empty"
+        )
     if not question.strip():
         raise InvalidQuestion("the question is empty; choose one or write your own")
     prompt: Prompt = context.models.get().prompt(question, wanted)
     asked = context.samples[picked.sample].question(question) if picked.sample is not None else None
     if asked is not None:
-        evidence = tuple((float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in asked.evidence)
+        evidence = tuple(
+            (float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in asked.evidence
+        )
         return Known(wanted or asked.choices, asked.answer, evidence, asked.family, asked.task, prompt.notices)
-    return Known(prompt.choices, fact_answer(question) if prompt.family == "knowledge" else None, (), prompt.family, prompt.task, prompt.notices)
+    return Known(
+        prompt.choices,
+        fact_answer(question) if prompt.family == "knowledge" else None,
+        (),
+        prompt.family,
+        prompt.task,
+        prompt.notices,
+    )
 
 
 def fact_answer(question: str) -> str | None:

@@ -89,7 +89,12 @@ def read_strategy(text: str, total: int) -> Choice:
     plan = CATALOGUE.plan(text)
     name, values, budget = split_strategy(str(plan))
     count = budget.tokens(total)
-    return Choice(name, total if count is None else count, count is None, ",".join(f"{key}={value}" for key, value in values.items()))
+    return Choice(
+        name,
+        total if count is None else count,
+        count is None,
+        ",".join(f"{key}={value}" for key, value in values.items()),
+    )
 
 
 def read_strategies(text: str, total: int) -> tuple[Choice, ...]:
@@ -116,7 +121,7 @@ def offered(provides: frozenset[Signal] | None) -> list[tuple[str, str]]:
 
 
 def first_choices(total: int, provides: frozenset[Signal] | None) -> tuple[Choice, ...]:
-    """What the rail starts with: the reference, the flagship where there is one, and a baseline that ignores the image."""
+    """What the rail starts with: the reference, the flagship, and a baseline that ignores the image."""
     names = [name for _, name in offered(provides)]
     wanted = [name for name in ("identity", "dualcomp", "visionzip", "uniform_grid") if name in names]
     chosen = [name for name in wanted if not (name == "visionzip" and "dualcomp" in wanted)]

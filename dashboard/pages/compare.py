@@ -13,7 +13,6 @@ from dashboard.pages import shown as pieces
 from dashboard.pages.rail import Rail, build_rail, html, kept
 from dashboard.pages.shown import Shown
 
-
 OPENING = '<p class="opening" role="status">Opening…</p>'
 
 
@@ -45,9 +44,21 @@ class Stage:
     def printed(self) -> list[Any]:
         """What changes with the comparison."""
         return [
-            self.empty, self.title, self.maps, self.results, self.numbers_head, self.charts, self.probabilities_head, self.probabilities,
-            self.cost_head, self.cost, self.numbers, self.foot, self.comparison, self.signature,
-        ]  # fmt: skip
+            self.empty,
+            self.title,
+            self.maps,
+            self.results,
+            self.numbers_head,
+            self.charts,
+            self.probabilities_head,
+            self.probabilities,
+            self.cost_head,
+            self.cost,
+            self.numbers,
+            self.foot,
+            self.comparison,
+            self.signature,
+        ]
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,14 @@ def build_compare() -> ComparePage:
     with gr.Row(elem_id="shell"):
         rail = build_rail()
         with gr.Column(scale=1, min_width=0, elem_id="main"):
-            notice, title, job, empty = html("notice", acts=True), html("title", value=OPENING), html("job", acts=True), html("empty", acts=True)
-            maps, results = html("maps"), html("results", acts=True)
+            notice, title, job, empty = (
+                html("notice", acts=True),
+                html("title", value=OPENING),
+                html("job", acts=True),
+                html("empty", acts=True),
+            )
+            maps = html("maps")
+            results = html("results", script="window.keepmap.results(element, trigger)")
             numbers_head = html("numbers-head")
             with gr.Row(elem_id="charts", visible=False) as charts:
                 with gr.Column(min_width=0):
@@ -79,13 +96,32 @@ def build_compare() -> ComparePage:
             foot = html("foot")
     dark = gr.Checkbox(False, visible=False)
     stage = Stage(
-        notice, empty, title, job, maps, results, numbers_head, charts, probabilities_head, probabilities, cost_head, cost, numbers, foot,
-        kept(), kept(), kept(), dark, gr.Timer(0.4, active=False),
-    )  # fmt: skip
+        notice,
+        empty,
+        title,
+        job,
+        maps,
+        results,
+        numbers_head,
+        charts,
+        probabilities_head,
+        probabilities,
+        cost_head,
+        cost,
+        numbers,
+        foot,
+        kept(),
+        kept(),
+        kept(),
+        dark,
+        gr.Timer(0.4, active=False),
+    )
     return ComparePage(rail, stage, toggle)
 
 
-def print_comparison(context: Context, shown: Shown, *, dark: bool, map_state: dict[str, str] | None = None, frame: bool = True) -> list[Any]:
+def print_comparison(
+    context: Context, shown: Shown, *, dark: bool, map_state: dict[str, str] | None = None, frame: bool = True
+) -> list[Any]:
     """Updates for `Stage.printed`.
 
     Args:
@@ -113,7 +149,22 @@ def print_comparison(context: Context, shown: Shown, *, dark: bool, map_state: d
 
 def print_empty(context: Context, sample: int, ready: list[str]) -> list[Any]:
     """Updates for `Stage.printed` when there is nothing to show yet."""
-    return [str(pieces.empty(context, sample, ready)), "", "", "", "", gr.update(visible=False), "", gr.skip(), "", gr.skip(), "", "", "", ""]
+    return [
+        str(pieces.empty(context, sample, ready)),
+        "",
+        "",
+        "",
+        "",
+        gr.update(visible=False),
+        "",
+        gr.skip(),
+        "",
+        gr.skip(),
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 def draw(shown: Shown, *, dark: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Asking and following: a press of Compare becomes a job, and the page follows it by its id until its panes are filled."""
+"""Asking and following: a press of Compare becomes a job, which the page follows by its id to its end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from dashboard.messages import Message, explain
 from dashboard.pages import shown as pieces
 from dashboard.pages.asking import check_count, inquiry
 from dashboard.pages.compare import draw, print_comparison, print_empty
-from dashboard.pages.rail_view import estimate
 from dashboard.pages.notices import error_notice, plain_notice
-from dashboard.pages.shown import Shown, is_id, load
-from dashboard.pages.steering import Steer, run_button
+from dashboard.pages.rail_view import estimate
+from dashboard.pages.shown import Shown, load
+from dashboard.pages.steer import Steer
+from dashboard.pages.steering import run_button
 from dashboard.pages.stored import side_by_side
+from dashboard.visitors import is_id
 from storage import Comparison, JobRow, NotFound
 
 PRINTED = 14  # components in `Stage.printed`
@@ -48,21 +50,29 @@ class Follow:
         """In the order notice, job, printed, job id, timer, button, estimate."""
         printed = [gr.skip()] * PRINTED if self.printed is None else self.printed
         timer = gr.skip() if self.job_id is None else gr.update(active=bool(self.job_id))
-        return [_or_skip(self.notice), _or_skip(self.job), *printed, _or_skip(self.job_id), timer, _or_skip(self.button), _or_skip(self.estimate)]
+        return [
+            _or_skip(self.notice),
+            _or_skip(self.job),
+            *printed,
+            _or_skip(self.job_id),
+            timer,
+            _or_skip(self.button),
+            _or_skip(self.estimate),
+        ]
 
 
 def _or_skip(value: Any) -> Any:
     return gr.skip() if value is None else value
 
 
-def start(context: Context, steer: Steer, seed: float | None, owner: str | None) -> Follow:
+def start(context: Context, steer: Steer, owner: str | None) -> Follow:
     """Queue the comparison that the rail describes; what is on screen stays until it has begun."""
     try:
         check_count(steer.choices)
         asked, notices = inquiry(context, steer.picked, steer.question, steer.own_choices)
         total = context.models.tokens((asked.image.height, asked.image.width))
         plans = tuple(choice.plan(total) for choice in steer.choices)
-        job = context.jobs.submit(Asked(asked, plans, context.models.default, max(0, int(seed or 0)), notices), owner or "")
+        job = context.jobs.submit(Asked(asked, plans, context.models.default, steer.seed, notices), owner or "")
     except ModelUnavailable as error:
         return Follow(notice=str(error_notice(explain(error))), job="")
     except Exception as error:  # one sentence instead of a trace, and the page stays as it was
@@ -71,7 +81,9 @@ def start(context: Context, steer: Steer, seed: float | None, owner: str | None)
     return Follow(notice="", job=str(line), job_id=job.id, button=run_button(ready=True, busy=True))
 
 
-def follow(context: Context, job_id: str, comparison_id: str, signature: str, owner: str | None, *, dark: bool) -> Follow:
+def follow(
+    context: Context, job_id: str, comparison_id: str, signature: str, owner: str | None, *, dark: bool
+) -> Follow:
     """One look at a job: fill the panes that are new, say how far it is, and stop looking when it is over."""
     if not is_id(job_id):
         return Follow(job="", job_id="", button=run_button(ready=True, busy=False))
@@ -79,7 +91,9 @@ def follow(context: Context, job_id: str, comparison_id: str, signature: str, ow
         job = context.store.job(job_id, owner)
         shown = load(context, job.comparison)
     except NotFound as error:
-        return Follow(notice=str(error_notice(explain(error))), job="", job_id="", button=run_button(ready=True, busy=False))
+        return Follow(
+            notice=str(error_notice(explain(error))), job="", job_id="", button=run_button(ready=True, busy=False)
+        )
     except Exception as error:
         return Follow(notice=str(error_notice(explain(error))))
     if job.is_over:
@@ -91,7 +105,9 @@ def follow(context: Context, job_id: str, comparison_id: str, signature: str, ow
         return Follow(job=line)
     if comparison_id == shown.comparison.id and signature == shown.signature:
         return Follow(job=line)
-    return Follow(job=line, printed=print_comparison(context, shown, dark=dark, frame=comparison_id != shown.comparison.id))
+    return Follow(
+        job=line, printed=print_comparison(context, shown, dark=dark, frame=comparison_id != shown.comparison.id)
+    )
 
 
 def _ended(job: JobRow, shown: Shown) -> str:
@@ -99,7 +115,9 @@ def _ended(job: JobRow, shown: Shown) -> str:
         return str(error_notice_of("The comparison failed.", job.message))
     if job.state == "cancelled":
         ready = "The strategies that were ready are shown and stored; the others were not run."
-        return str(plain_notice("Cancelled.", ready if shown.rows else "Nothing was run to its end, and nothing is stored."))
+        return str(
+            plain_notice("Cancelled.", ready if shown.rows else "Nothing was run to its end, and nothing is stored.")
+        )
     return ""
 
 
@@ -118,8 +136,10 @@ def cancel(context: Context, job_id: str, owner: str | None) -> str | None:
     return None
 
 
-def open_address(context: Context, query: Mapping[str, str], owner: str | None, *, dark: bool) -> tuple[Follow, Comparison | None]:
-    """What an address asks for: a comparison, a run, a job; the sample comparison where it names nothing; else the empty page."""
+def open_address(
+    context: Context, query: Mapping[str, str], owner: str | None, *, dark: bool
+) -> tuple[Follow, Comparison | None]:
+    """What an address asks for: a job, a comparison, a run; else the sample comparison; else the empty page."""
     map_state = {name: query[f"km_{name}"] for name in pieces.MAP_STATE if query.get(f"km_{name}")}
     notice = ""
     try:
@@ -193,8 +213,10 @@ def redraw(context: Context, comparison_id: str, *, dark: bool) -> list[Any]:
     return draw(shown, dark=dark) if shown.is_over and shown.rows else [gr.skip(), gr.skip()]
 
 
-def open_stored(context: Context, data: Mapping[str, Any], owner: str | None, *, dark: bool) -> tuple[Follow, Comparison | None, str]:
-    """A press in the list of runs: open a run, ask it again, or show several side by side. The last value is a notice."""
+def open_stored(
+    context: Context, data: Mapping[str, Any], owner: str | None, *, dark: bool
+) -> tuple[Follow, Comparison | None, str]:
+    """A press in the list of runs: open one, ask it again, or show several side by side; the last value is a notice."""
     try:
         if data.get("act") == "compare":
             runs = [part for part in str(data.get("runs", "")).split(",") if part]

@@ -9,7 +9,6 @@ import gradio as gr
 from markupsafe import Markup
 
 from analysis.errors import AnalysisError
-from analysis.run import ImageRef
 from compression.errors import CompressionError
 from compression.tokens import Signal
 from dashboard.context import Context
@@ -21,7 +20,6 @@ from dashboard.pages.choice import FEWEST, MOST, Choice, offered, write_strategi
 from storage import StorageError
 
 PARTS = 7  # components of a row that a handler writes
-VALUES = 4  # components of a row that a handler reads
 
 
 def provides(context: Context) -> frozenset[Signal] | None:
@@ -29,30 +27,32 @@ def provides(context: Context) -> frozenset[Signal] | None:
     return context.models.get().provides if context.models.is_ready() else None
 
 
-def read_rows(values: Sequence[Any], shown: int) -> tuple[Choice, ...]:
-    """The rows in use, from what the components hold."""
-    rows = [values[start : start + VALUES] for start in range(0, VALUES * MOST, VALUES)]
-    return tuple(
-        Choice(str(name), int(count or 1), bool(router), str(parameters or "")) for name, count, router, parameters in rows[:shown] if name
-    )
-
-
 def gallery(context: Context, picked: Picked) -> Markup:
     """The sample scenes as buttons, the chosen one pressed; an own image stands first."""
     tiles = []
     if picked.sample is None:
         tiles.append(
-            Markup('<button type="button" data-act="own" aria-pressed="true" aria-label="{}" title="{}"><img alt="" src="/uploads/{}.png"></button>').format(
-                picked.name, picked.name, picked.digest
-            )
+            Markup(
+                '<button type="button" data-act="own" aria-pressed="true" aria-label="{}" title="{}"><img alt="" '
+                'src="/uploads/{}.png"></button>'
+            ).format(picked.name, picked.name, picked.digest)
         )
     tiles += [
-        Markup('<button type="button" data-act="sample" data-index="{}" aria-pressed="{}" aria-label="{}" title="{}"><img alt="" src="/samples/{}.png"></button>').format(
-            index, "true" if picked.sample == index else "false", context.samples[index].name, context.samples[index].name, index
+        Markup(
+            '<button type="button" data-act="sample" data-index="{}" aria-pressed="{}" aria-label="{}" title="{}">'
+            '<img alt="" src="/samples/{}.png"></button>'
+        ).format(
+            index,
+            "true" if picked.sample == index else "false",
+            context.samples[index].name,
+            context.samples[index].name,
+            index,
         )
         for index in range(len(context.samples))
     ]
-    return Markup('<h2 class="head">Image <small>{}</small></h2><div class="gallery">{}</div>').format(picked.title(context), join(tiles))
+    return Markup('<h2 class="head">Image <small>{}</small></h2><div class="gallery">{}</div>').format(
+        picked.title(context), join(tiles)
+    )
 
 
 def toggle(context: Context, picked: Picked, count: int) -> Markup:
@@ -60,16 +60,20 @@ def toggle(context: Context, picked: Picked, count: int) -> Markup:
     words = {2: "two", 3: "three", 4: "four"}
     source = f"/samples/{picked.sample}.png" if picked.sample is not None else f"/uploads/{picked.digest}.png"
     return Markup(
-        '<button type="button" class="rail-toggle" data-km="rail" aria-expanded="false" aria-controls="rail"><img alt="" src="{}">'
+        '<button type="button" class="rail-toggle" data-km="rail" aria-expanded="false" aria-controls="rail"><img '
+        'alt="" src="{}">'
         "<span>{}, {} strategies<small>Image, question, strategies</small></span><b>Change</b></button>"
     ).format(source, picked.title(context), words.get(count, count))
 
 
-def image_note(image: ImageRef | None) -> Markup:
-    """The facts of an own image; a sample says them in the title soon enough."""
-    if image is None:
+def image_note(context: Context, picked: Picked) -> Markup:
+    """The facts of an own image, or that it is gone; a sample says them in the title soon enough."""
+    if picked.sample is not None:
         return EMPTY
-    return Markup('<p class="under">{}</p>').format(", ".join(image_words(image)[1:]))
+    try:
+        return Markup('<p class="under">{}</p>').format(", ".join(image_words(picked.open(context))[1:]))
+    except (AnalysisError, StorageError) as error:
+        return Markup('<p class="under bad" role="alert">{}</p>').format(explain(error).text)
 
 
 def question_head(task: str) -> Markup:
@@ -80,9 +84,20 @@ def question_head(task: str) -> Markup:
 def question_note(context: Context, picked: Picked, question: str, own_choices: str) -> tuple[Markup, str, bool]:
     """What is known about the words: the note under the field, the task, and whether it can be asked."""
     if not question.strip():
-        return Markup('<p class="under">Questions for this image come with their choices and, where it is known, the right answer.</p>'), "", False
+        return (
+            Markup(
+                '<p class="under">Questions for this image come with their choices and, where it is known, the right '
+                "answer.</p>"
+            ),
+            "",
+            False,
+        )
     if not context.models.is_ready():
-        return Markup('<p class="under">The model is being loaded; its words are checked when you compare.</p>'), "", True
+        return (
+            Markup('<p class="under">The model is being loaded; its words are checked when you compare.</p>'),
+            "",
+            True,
+        )
     try:
         known = known_about(context, picked, question, own_choices)
     except (CompressionError, AnalysisError, StorageError, ValueError) as error:
@@ -97,7 +112,7 @@ def question_note(context: Context, picked: Picked, question: str, own_choices: 
 
 
 def row_updates(context: Context, choices: Sequence[Choice], total: int, *, sliders: bool = True) -> list[Any]:
-    """Updates for all rows: those in use, and the rest hidden. Without sliders, nothing moves under the user's thumb."""
+    """Updates for all rows: those in use, the rest hidden. Without sliders, nothing moves under the user's thumb."""
     menu = offered(provides(context))
     updates: list[Any] = []
     for position in range(MOST):
@@ -106,7 +121,12 @@ def row_updates(context: Context, choices: Sequence[Choice], total: int, *, slid
             continue
         choice = choices[position]
         bare = choice.keeps_all or (choice.router and choice.info.adaptive)
-        slider = gr.update(value=min(choice.count, total), maximum=total, visible=not bare, step=1 if total <= 2048 else max(1, total // 1024))
+        slider = gr.update(
+            value=min(choice.count, total),
+            maximum=total,
+            visible=not bare,
+            step=1 if total <= 2048 else max(1, total // 1024),
+        )
         updates += [
             gr.update(visible=True),
             gr.update(choices=menu, value=choice.name) if sliders else gr.skip(),
@@ -138,8 +158,19 @@ def hint(context: Context, choice: Choice, total: int, position: int) -> Markup:
     if not choice.keeps_all and not (choice.router and choice.info.adaptive):
         lowest = choice.lowest(total, context.models)
         if choice.count < lowest:
-            mend = button(f"use {lowest:,}", "lowest", quiet=True, pane=position, tokens=lowest, label=f"Use {lowest} tokens for strategy {LETTERS[position]}")
-            parts.append(Markup('<p class="bad" role="alert">at least {} of {} for this strategy · {}</p>').format(f"{lowest:,}", f"{total:,}", mend))
+            mend = button(
+                f"use {lowest:,}",
+                "lowest",
+                quiet=True,
+                pane=position,
+                tokens=lowest,
+                label=f"Use {lowest} tokens for strategy {LETTERS[position]}",
+            )
+            parts.append(
+                Markup('<p class="bad" role="alert">at least {} of {} for this strategy · {}</p>').format(
+                    f"{lowest:,}", f"{total:,}", mend
+                )
+            )
     return join(parts)
 
 
@@ -168,9 +199,17 @@ def estimate(context: Context, strategies: int, total: int, ready: bool, owner: 
     per_token = sorted(_seconds(run) / run.tokens_total for run in usable)[len(usable) // 2]
     passes = context.settings.repeats + 2
     seconds = per_token * total * passes * max(1, strategies)
-    words = f"about {seconds:.1f} s" if seconds < 10 else f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+    words = (
+        f"about {seconds:.1f} s"
+        if seconds < 10
+        else f"about {seconds:.0f} s"
+        if seconds < 90
+        else f"about {seconds / 60:.0f} min"
+    )
     return Markup('<p class="under">{} on this {}</p>').format(words, device)
 
 
 def _seconds(run: Any) -> float:
-    return sum(part or 0.0 for part in (run.encode_seconds, run.compress_seconds, run.prefill_seconds, run.decode_seconds))
+    return sum(
+        part or 0.0 for part in (run.encode_seconds, run.compress_seconds, run.prefill_seconds, run.decode_seconds)
+    )

@@ -16,42 +16,6 @@ from dashboard.pages.rail import html
 from dashboard.pages.run_table import choices_of, run_table, selection_bar
 from dashboard.pages.stored import Filters, delete, find, values_of
 
-_LIST_JS = """
-const count = () => element.querySelectorAll('tbody input:checked').length;
-const tell = () => {
-  const n = count(), bar = document.querySelector('#run-selection .selection');
-  if (!bar) return;
-  const button = bar.querySelector('[data-act=compare]'), words = bar.querySelector('.picked');
-  button.setAttribute('aria-disabled', String(n < 2 || n > 4));
-  words.textContent = n === 0 ? 'Select two to four runs of one image and one question to see them side by side.'
-    : n === 1 ? '1 run selected, one more is needed.' : n > 4 ? `${n} runs selected, four is the most.` : `${n} runs selected.`;
-};
-element.addEventListener('change', tell);
-element.addEventListener('click', (event) => {
-  const ask = event.target.closest('[data-ask]');
-  if (ask) {
-    const cell = ask.closest('td'), sure = cell.querySelector('.sure'), first = cell.querySelector('[data-ask=yes]');
-    const open = ask.dataset.ask === 'yes';
-    sure.hidden = !open; first.hidden = open;
-    (open ? sure.querySelector('button') : first).focus();
-    return;
-  }
-  const pressed = event.target.closest('[data-act]');
-  if (!pressed || event.metaKey || event.ctrlKey || event.shiftKey) return;
-  event.preventDefault();
-  trigger('click', {...pressed.dataset});
-});
-watch('value', () => { for (const box of element.querySelectorAll('tbody input:checked')) box.checked = false; tell(); });
-"""
-_SELECTION_JS = """
-element.addEventListener('click', (event) => {
-  const pressed = event.target.closest('[data-act]');
-  if (!pressed || pressed.getAttribute('aria-disabled') === 'true') return;
-  const runs = [...document.querySelectorAll('#run-list tbody input:checked')].map((box) => box.dataset.run);
-  trigger('click', {act: 'compare', runs: runs.join(',')});
-});
-"""
-
 
 @dataclass(frozen=True)
 class RunsPage:
@@ -81,24 +45,49 @@ class RunsPage:
 def build_runs() -> RunsPage:
     """Lay the tab out, empty; the list is read when the tab is opened."""
     with gr.Column(elem_id="runs-page"):
-        gr.HTML('<div class="title"><div><h1>Runs</h1><p>Everything that was asked and answered here, read from the store.</p></div></div>',
-                padding=False, apply_default_css=False, js_on_load=None)  # fmt: skip
+        gr.HTML(
+            '<div class="title"><div><h1>Runs</h1><p>Everything that was asked and answered here, read from the '
+            "store.</p></div></div>",
+            padding=False,
+            apply_default_css=False,
+            js_on_load=None,
+        )
         notice = html("runs-notice")
         with gr.Row(elem_id="run-filters"):
-            text = gr.Textbox(label="Text", placeholder="question, answer, image, strategy", max_length=200, lines=1, max_lines=1, elem_id="filter-text", scale=2, min_width=180)
+            text = gr.Textbox(
+                label="Text",
+                placeholder="question, answer, image, strategy",
+                max_length=200,
+                lines=1,
+                max_lines=1,
+                elem_id="filter-text",
+                scale=2,
+                min_width=180,
+            )
             strategy, model, task = (_filter(name) for name in ("Strategy", "Model", "Task"))
             correct = gr.Dropdown(
-                choices=[("right and wrong", ""), ("right", "right"), ("wrong", "wrong")], value="", label="Verdict", filterable=False,
-                elem_id="filter-verdict", min_width=120, interactive=True,
-            )  # fmt: skip
-        selection = gr.HTML("", elem_id="run-selection", padding=False, apply_default_css=False, js_on_load=_SELECTION_JS)
-        table = gr.HTML("", elem_id="run-list", padding=False, apply_default_css=False, js_on_load=_LIST_JS)
+                choices=[("right and wrong", ""), ("right", "right"), ("wrong", "wrong")],
+                value="",
+                label="Verdict",
+                filterable=False,
+                elem_id="filter-verdict",
+                min_width=120,
+                interactive=True,
+            )
+        selection = html("run-selection", script="window.keepmap.runSelection(element, trigger)")
+        table = html("run-list", script="window.keepmap.runList(element, trigger, watch)")
     return RunsPage(notice, text, strategy, model, task, correct, gr.Number(0, visible=False), selection, table)
 
 
 def _filter(name: str) -> gr.Dropdown:
     return gr.Dropdown(
-        choices=[("all", "")], value="", label=name, filterable=False, elem_id=f"filter-{name.lower()}", min_width=120, interactive=True
+        choices=[("all", "")],
+        value="",
+        label=name,
+        filterable=False,
+        elem_id=f"filter-{name.lower()}",
+        min_width=120,
+        interactive=True,
     )
 
 
@@ -116,7 +105,10 @@ def list_runs(context: Context, filters: Filters, owner: str | None, notice: str
     except Exception as error:  # the tab stays, with one sentence
         return [str(error_notice(explain(error))), *[gr.skip()] * 8]
     menus = [
-        gr.update(choices=[(word and task_words(word), name) for word, name in choices_of(values, "all")], value=value if value in values else "")
+        gr.update(
+            choices=[(word and task_words(word), name) for word, name in choices_of(values, "all")],
+            value=value if value in values else "",
+        )
         for values, value in ((strategies, filters.strategy), (models, filters.model), (tasks, filters.task))
     ]
     return [

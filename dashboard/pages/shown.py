@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,10 +19,10 @@ from dashboard.jobs import plan_title
 from dashboard.markup import EMPTY, button, join
 from dashboard.results import PaneView, results
 from dashboard.tables import Numbered, numbers_table
+from dashboard.visitors import is_id
 from storage import Comparison, JobRow, NotFound, Store
 
 MAP_STATE = ("layer", "depth", "view", "token")
-_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,22 @@ def load(context: Context, comparison_id: str) -> Shown:
         info = CATALOGUE.classes[name].info if name in CATALOGUE.classes else None
         state = pane.state if found is not None or pane.state != "done" else "deleted"
         reason = pane.reason if state != "deleted" else "This run was deleted."
-        panes.append(PaneView(plan_title(pane.strategy), pane.strategy, state, total, _asked(pane.strategy, total), found, info, reason, pane.lowest))
-    rows = tuple(Numbered(position, pane.title, pane.facts) for position, pane in enumerate(panes) if pane.facts is not None)
+        panes.append(
+            PaneView(
+                plan_title(pane.strategy),
+                pane.strategy,
+                state,
+                total,
+                _asked(pane.strategy, total),
+                found,
+                info,
+                reason,
+                pane.lowest,
+            )
+        )
+    rows = tuple(
+        Numbered(position, pane.title, pane.facts) for position, pane in enumerate(panes) if pane.facts is not None
+    )
     return Shown(comparison, tuple(panes), rows)
 
 
@@ -96,11 +109,6 @@ def _asked(strategy: str, total: int | None) -> int | None:
         return None
 
 
-def is_id(text: object) -> bool:
-    """Whether a text has the form of our ids: it may come from an address."""
-    return isinstance(text, str) and _ID.fullmatch(text) is not None
-
-
 # ---------------------------------------------------------------------- pieces
 def title(shown: Shown) -> Markup:
     """The question, the image's facts, the expected answer, and the link."""
@@ -109,7 +117,9 @@ def title(shown: Shown) -> Markup:
     if comparison.expected:
         words.append(f"expected: {comparison.expected}")
     facts = join(Markup("<span>{}</span>").format(word) for word in words)
-    link = Markup('<button type="button" class="secondary" data-km="copy">Copy link</button>') if shown.is_over else EMPTY
+    link = Markup(
+        '<button type="button" class="secondary" data-km="copy" data-comparison="{}">Copy link</button>'
+    ).format(comparison.id)
     sample = Markup('<span class="label plain">sample</span>') if comparison.is_sample else EMPTY
     return Markup('<div class="title"><div><h1>{}</h1><p>{}</p></div><div class="acts">{}{}</div></div>{}').format(
         comparison.question, facts, sample, link, notices(shown)
@@ -128,16 +138,19 @@ def notices(shown: Shown) -> Markup:
     said = common_notices(shown)
     if not said:
         return EMPTY
-    return Markup('<ul class="said-of-all">{}</ul>').format(join(Markup("<li>{}</li>").format(sentence) for sentence in said))
+    return Markup('<ul class="said-of-all">{}</ul>').format(
+        join(Markup("<li>{}</li>").format(sentence) for sentence in said)
+    )
 
 
 def maps(shown: Shown, state: Mapping[str, str] | None = None) -> Markup:
-    """The frame that holds all panes. Its address changes only with the comparison, so that the view is not forgotten."""
+    """The frame that holds all panes; its address changes only with the comparison, so that the view is kept."""
     asked = {name: value for name, value in (state or {}).items() if name in MAP_STATE and value}
     query = f"?{urlencode(asked)}" if asked else ""
     letters = ", ".join(pane.title for pane in shown.panes)
     return Markup(
-        '<section id="the-maps" aria-label="Maps, synchronised" tabindex="-1"><iframe id="maps-frame" title="Maps of {}" src="/maps/{}{}" '
+        '<section id="the-maps" aria-label="Maps, synchronised" tabindex="-1"><iframe id="maps-frame" title="Maps of '
+        '{}" src="/maps/{}{}" '
         'loading="eager"></iframe></section>'
     ).format(letters, shown.comparison.id, query)
 
@@ -151,13 +164,16 @@ def result_grid(shown: Shown) -> Markup:
 def _without(pane: PaneView, said: set[str]) -> PaneView:
     if pane.facts is None or not said:
         return pane
-    return replace(pane, facts=replace(pane.facts, notices=tuple(note for note in pane.facts.notices if note not in said)))
+    return replace(
+        pane, facts=replace(pane.facts, notices=tuple(note for note in pane.facts.notices if note not in said))
+    )
 
 
 def numbers_head(shown: Shown) -> Markup:
     """The heading of charts and table, with the download."""
     return Markup(
-        '<header class="numbers-head"><h2>Numbers</h2><div class="right"><a class="secondary" download href="/comparisons/{}/numbers.csv">'
+        '<header class="numbers-head"><h2>Numbers</h2><div class="right"><a class="secondary" download '
+        'href="/comparisons/{}/numbers.csv">'
         "Download CSV</a></div></header>"
     ).format(shown.comparison.id)
 
@@ -186,11 +202,15 @@ def foot(context: Context, shown: Shown) -> Markup:
     words = [
         f"Stored in {context.settings.store_name}, {runs}",
         f"Model {first.model}",
-        f"Weights sha256 {first.revision[:4]}…{first.revision[-4:]}" if len(first.revision) > 12 else f"Weights {first.revision}",
+        f"Weights sha256 {first.revision[:4]}…{first.revision[-4:]}"
+        if len(first.revision) > 12
+        else f"Weights {first.revision}",
         f"Seed {', '.join(map(str, seeds))}",
         shown.comparison.created_utc.replace("T", " ").replace("Z", " UTC"),
     ]
-    return Markup('<footer class="foot num">{}</footer>').format(join(Markup("<span>{}</span>").format(word) for word in words))
+    return Markup('<footer class="foot num">{}</footer>').format(
+        join(Markup("<span>{}</span>").format(word) for word in words)
+    )
 
 
 def job_line(shown: Shown | None, job: JobRow, elapsed: float | None, before: int) -> Markup:
@@ -205,11 +225,14 @@ def job_line(shown: Shown | None, job: JobRow, elapsed: float | None, before: in
         running = next((pane for pane in shown.panes if pane.state == "running"), None) if shown else None
         rest = job.message
         if running is not None and rest.startswith(running.title):
-            rest = f"{running.title} is {'answering' if running.info and running.info.reduces == 'nothing' else 'compressing and answering'}"
+            keeps_all = running.info is not None and running.info.reduces == "nothing"
+            rest = f"{running.title} is {'answering' if keeps_all else 'compressing and answering'}"
     share = round(100 * job.progress)
     return Markup(
-        '<div class="job" role="status"><span class="t"><b>{}</b>, {}</span><div class="bar" role="progressbar" aria-valuenow="{}" '
-        'aria-valuemin="0" aria-valuemax="100" aria-label="Comparison"><i style="width:{}%"></i></div><span class="t num" aria-hidden="true">{}</span>{}</div>'
+        '<div class="job" role="status"><span class="t"><b>{}</b>, {}</span><div class="bar" role="progressbar" '
+        'aria-valuenow="{}" '
+        'aria-valuemin="0" aria-valuemax="100" aria-label="Comparison"><i style="width:{}%"></i></div><span class="t '
+        'num" aria-hidden="true">{}</span>{}</div>'
     ).format(first, rest, share, share, f"{elapsed:.1f} s" if elapsed is not None else "", button("Cancel", "cancel"))
 
 
@@ -218,7 +241,9 @@ def empty(context: Context, sample: int, ready: Sequence[str]) -> Markup:
     chosen = context.samples[sample]
     side = chosen.scene.size
     across = side * chosen.scene.metres_per_pixel
-    return _empty(chosen.name, f"/samples/{sample}.png", f"{chosen.name}, {side} × {side} px, {across:.0f} m across", ready)
+    return _empty(
+        chosen.name, f"/samples/{sample}.png", f"{chosen.name}, {side} × {side} px, {across:.0f} m across", ready
+    )
 
 
 def empty_own(name: str, digest: str, ready: Sequence[str]) -> Markup:
@@ -233,11 +258,15 @@ def _empty(name: str, source: str, caption: str, ready: Sequence[str]) -> Markup
         ("Strategies", "chosen" if "strategies" in ready else "", "2 to 4, each with a budget"),
     )
     items = join(
-        Markup('<li class="{}"><span>{}</span>{}<small>{}</small></li>').format("done" if done else "", position, step, f"✓ {done}" if done else todo)
+        Markup('<li class="{}"><span>{}</span>{}<small>{}</small></li>').format(
+            "done" if done else "", position, step, f"✓ {done}" if done else todo
+        )
         for position, (step, done, todo) in enumerate(steps, 1)
     )
     return Markup(
-        '<div class="empty"><div><h1>Compare what each strategy keeps</h1><p>Choose an image, ask a question about it, and pick two to four '
+        '<div class="empty"><div><h1>Compare what each strategy keeps</h1><p>Choose an image, ask a question about '
+        "it, and pick two to four "
         "strategies. The maps appear here, side by side, with the answer each strategy leads to.</p><ol>{}</ol></div>"
-        '<figure><img alt="{}, the chosen image" src="{}" width="256" height="256"><figcaption>{}</figcaption></figure></div>'
+        '<figure><img alt="{}, the chosen image" src="{}" width="256" height="256"><figcaption>{}</figcaption>'
+        "</figure></div>"
     ).format(items, name, source, caption)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,18 @@ from analysis.pipeline import open_image
 from compression.errors import CompressionError
 from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
+from dashboard.markup import EMPTY
 from dashboard.messages import explain, explain_upload
 from dashboard.pages import rail_view as view
 from dashboard.pages import shown as pieces
 from dashboard.pages.asking import Picked, questions_for
-from dashboard.pages.choice import MOST, Choice, first_choices, read_strategies, read_strategy, rescaled
+from dashboard.pages.choice import FEWEST, MOST, first_choices, read_strategies, read_strategy, rescaled
+from dashboard.pages.earlier import earlier_note
 from dashboard.pages.notices import error_notice, upload_notice
+from dashboard.pages.steer import Steer
 from storage import Comparison
 
 LONGEST_NAME = 120
-
-
-@dataclass(frozen=True)
-class Steer:
-    """What the rail holds.
-
-    Args:
-        picked: The image.
-        question, own_choices: As typed.
-        choices: The strategies.
-        total: Visual tokens of the image under the model.
-    """
-
-    picked: Picked
-    question: str
-    own_choices: str
-    choices: tuple[Choice, ...]
-    total: int
-
-    @classmethod
-    def read(cls, context: Context, picked: str, question: str, own: str, shown: float, total: float, values: Sequence[Any]) -> Steer:
-        """From the components; nothing of it is trusted."""
-        return cls(Picked.read(picked, context), question or "", own or "", view.read_rows(values, int(shown or 0)), max(1, int(total or 1)))
 
 
 def start_of(context: Context, comparison: Comparison | None) -> Steer:
@@ -66,7 +45,13 @@ def steer_of(context: Context, comparison: Comparison) -> Steer:
             choices.append(read_strategy(pane.strategy, total))
         except CompressionError:
             continue
-    return Steer(picked, comparison.question, "", tuple(choices) if len(choices) >= 2 else first_choices(total, view.provides(context)), total)
+    return Steer(
+        picked,
+        comparison.question,
+        "",
+        tuple(choices) if len(choices) >= FEWEST else first_choices(total, view.provides(context)),
+        total,
+    )
 
 
 def total_of(context: Context, picked: Picked, size: tuple[int, int] | None = None) -> int:
@@ -86,11 +71,10 @@ def _size(context: Context, picked: Picked) -> tuple[int, int]:
 def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool = False) -> list[Any]:
     """Updates for all of `Rail.everything`."""
     note, task, ready = view.question_note(context, steer.picked, steer.question, steer.own_choices)
-    image = None if steer.picked.sample is not None else steer.picked.open(context)
     return [
         str(view.toggle(context, steer.picked, len(steer.choices))),
         str(view.gallery(context, steer.picked)),
-        str(view.image_note(image)),
+        str(view.image_note(context, steer.picked)),
         str(view.question_head(task)),
         gr.update(choices=questions_for(context, steer.picked), value=None),
         steer.question,
@@ -100,7 +84,7 @@ def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool 
         view.text_of(steer.choices, steer.total),
         steer.own_choices,
         run_button(ready=ready, busy=busy),
-        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
+        under_button(context, steer, ready, owner),
         str(steer.picked),
         len(steer.choices),
         steer.total,
@@ -110,6 +94,12 @@ def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool 
 def run_button(*, ready: bool, busy: bool) -> Any:
     """The Compare button: at rest, not possible yet, or at work."""
     return gr.update(value="Running…" if busy else "Compare", interactive=ready and not busy)
+
+
+def under_button(context: Context, steer: Steer, ready: bool, owner: str | None) -> str:
+    """How long it will take, and the stored answers where all of it was asked before."""
+    note = earlier_note(context, steer, owner) if ready else EMPTY
+    return str(view.estimate(context, len(steer.choices), steer.total, ready, owner) + note)
 
 
 def pick_sample(context: Context, steer: Steer, index: int, owner: str | None) -> list[Any]:
@@ -137,7 +127,13 @@ def pick_upload(context: Context, steer: Steer, path: str, owner: str | None) ->
 
 def _moved(context: Context, steer: Steer, picked: Picked, question: str) -> Steer:
     total = total_of(context, picked)
-    return Steer(picked, question, steer.own_choices, tuple(rescaled(choice, steer.total, total) for choice in steer.choices), total)
+    return Steer(
+        picked,
+        question,
+        steer.own_choices,
+        tuple(rescaled(choice, steer.total, total) for choice in steer.choices),
+        total,
+    )
 
 
 def question_changed(context: Context, steer: Steer, owner: str | None) -> list[Any]:
@@ -147,52 +143,21 @@ def question_changed(context: Context, steer: Steer, owner: str | None) -> list[
         str(view.question_head(task)),
         str(note),
         run_button(ready=ready, busy=False),
-        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
+        under_button(context, steer, ready, owner),
     ]
 
 
 def rows_changed(context: Context, steer: Steer, owner: str | None, *, sliders: bool = True) -> list[Any]:
-    """Other strategies or budgets: the rows, the buttons under them, the text, the estimate, the number of rows, the fold's words."""
+    """Other strategies or budgets: rows, buttons, text, estimate, number of rows, and the fold's words."""
     ready = bool(steer.question.strip())
     return [
         *view.row_updates(context, steer.choices, steer.total, sliders=sliders),
         *view.more_updates(len(steer.choices)),
         view.text_of(steer.choices, steer.total),
-        str(view.estimate(context, len(steer.choices), steer.total, ready, owner)),
+        under_button(context, steer, ready, owner),
         len(steer.choices),
         str(view.toggle(context, steer.picked, len(steer.choices))),
     ]
-
-
-def renamed(steer: Steer, position: int) -> Steer:
-    """A row with another strategy starts from its defaults; an adaptive one lets its router choose nothing until asked."""
-    rows = list(steer.choices)
-    if position < len(rows):
-        rows[position] = replace(rows[position], parameters="", router=False)
-    return replace(steer, choices=tuple(rows))
-
-
-def added(steer: Steer) -> Steer:
-    """One more row: a strategy that is not there yet, at a quarter of the tokens."""
-    if len(steer.choices) >= MOST:
-        return steer
-    used = {choice.name for choice in steer.choices}
-    names = [name for name in ("visionzip", "divprune", "fastv", "uniform_grid", "random_subset") if name not in used]
-    more = Choice(names[0] if names else "random_subset", max(1, steer.total // 4))
-    return replace(steer, choices=(*steer.choices, more))
-
-
-def removed(steer: Steer) -> Steer:
-    """One row less, the last one; two stay."""
-    return replace(steer, choices=steer.choices[:-1]) if len(steer.choices) > 2 else steer
-
-
-def raised(steer: Steer, position: int, tokens: int) -> Steer:
-    """A row with the budget that can be reached."""
-    rows = list(steer.choices)
-    if 0 <= position < len(rows):
-        rows[position] = replace(rows[position], count=max(1, min(tokens, steer.total)), router=False)
-    return replace(steer, choices=tuple(rows))
 
 
 def written(context: Context, steer: Steer, text: str, owner: str | None) -> tuple[str, list[Any]]:
@@ -206,9 +171,13 @@ def written(context: Context, steer: Steer, text: str, owner: str | None) -> tup
 
 def empty_page(context: Context, steer: Steer) -> str:
     """The page before anything was asked, with what is chosen already."""
-    ready = (["question"] if steer.question.strip() else []) + (["strategies"] if len(steer.choices) >= 2 else [])
+    ready = (["question"] if steer.question.strip() else []) + (["strategies"] if len(steer.choices) >= FEWEST else [])
     picked = steer.picked
-    return str(pieces.empty(context, picked.sample, ready) if picked.sample is not None else pieces.empty_own(picked.name, picked.digest, ready))
+    return str(
+        pieces.empty(context, picked.sample, ready)
+        if picked.sample is not None
+        else pieces.empty_own(picked.name, picked.digest, ready)
+    )
 
 
 def size_of_everything() -> int:

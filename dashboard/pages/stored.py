@@ -9,8 +9,8 @@ from analysis.run import Run, new_id, utc_now
 from dashboard.context import Context
 from dashboard.errors import NotComparable
 from dashboard.pages.choice import FEWEST, MOST
-from dashboard.pages.shown import is_id
-from storage import Comparison, Pane, RunSummary
+from dashboard.visitors import is_id
+from storage import Comparison, NotFound, Pane, RunSummary
 
 PAGE = 20
 
@@ -62,7 +62,7 @@ def find(context: Context, filters: Filters, owner: str | None) -> Listed:
 
 
 def side_by_side(context: Context, run_ids: Sequence[str], owner: str) -> Comparison:
-    """A new comparison of stored runs of one image and one question. One run alone is shown as it is.
+    """A comparison of stored runs of one image and one question: the one they were made in, or a new one.
 
     Raises:
         NotComparable: too many runs, or of different images or questions.
@@ -74,6 +74,8 @@ def side_by_side(context: Context, run_ids: Sequence[str], owner: str) -> Compar
     runs = [context.store.get(run_id) for run_id in wanted]
     _check_same(runs)
     first = runs[0]
+    if (existing := _comparison_of(context, first)) and [pane.run for pane in existing.panes] == wanted:
+        return existing
     comparison = Comparison(
         id=new_id(),
         created_utc=utc_now(),
@@ -92,14 +94,28 @@ def side_by_side(context: Context, run_ids: Sequence[str], owner: str) -> Compar
     return comparison
 
 
+def _comparison_of(context: Context, run: Run) -> Comparison | None:
+    """The comparison that a run was made in, unless it was deleted."""
+    try:
+        return context.store.comparison(run.comparison) if run.comparison else None
+    except NotFound:
+        return None
+
+
 def _check_same(runs: Sequence[Run]) -> None:
     images = {run.request.image.digest for run in runs}
     if len(images) > 1:
         names = ", ".join(sorted({run.request.image.name for run in runs}))
-        raise NotComparable(f"maps are synchronised over one image, got runs of {len(images)} images ({names}); choose runs of one image")
+        raise NotComparable(
+            f"maps are synchronised over one image, got runs of {len(images)} images ({names}); choose runs of one "
+            f"image"
+        )
     questions = sorted({run.request.question for run in runs})
     if len(questions) > 1:
-        raise NotComparable(f"answers are compared for one question, got {len(questions)}: {' / '.join(questions)}; choose runs of one question")
+        raise NotComparable(
+            f"answers are compared for one question, got {len(questions)}: {' / '.join(questions)}; choose runs of "
+            f"one question"
+        )
 
 
 def delete(context: Context, run_id: str, owner: str | None) -> None:
@@ -114,4 +130,7 @@ def delete(context: Context, run_id: str, owner: str | None) -> None:
 def values_of(context: Context, owner: str | None) -> tuple[list[str], list[str], list[str]]:
     """Strategies, models and tasks that occur among the newest runs, for the filters."""
     runs = context.store.find(owner=owner, limit=1000)
-    return tuple(sorted({getattr(run, name) for run in runs if getattr(run, name)}) for name in ("strategy_name", "model", "task"))  # type: ignore[return-value]
+    return tuple(
+        sorted({getattr(run, name) for run in runs if getattr(run, name)})
+        for name in ("strategy_name", "model", "task")
+    )  # type: ignore[return-value]

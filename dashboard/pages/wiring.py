@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -10,25 +11,19 @@ from markupsafe import Markup
 
 from dashboard.context import Context
 from dashboard.markup import HALF_MOON, LOGO
-from dashboard.pages import following, runs, steering
-from dashboard.pages.compare import ComparePage, build_compare
+from dashboard.pages import following, runs, steer, steering
 from dashboard.pages.choice import MOST
+from dashboard.pages.compare import ComparePage, build_compare
 from dashboard.pages.methods import build_methods
 from dashboard.pages.runs import RunsPage, build_runs
-from dashboard.pages.steering import Steer
+from dashboard.pages.steer import Steer
+from dashboard.pages.stored import Filters
 
 TABS = ("compare", "runs", "methods")
 _ADDRESS = "(id) => { window.keepmap && window.keepmap.show(id); }"
 _OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
 _JOB_ADDRESS = "(id) => { id && window.keepmap && window.keepmap.address({job: id}); }"
-_DARK = "() => [document.body.classList.contains('dark'), location.search]"
-_THEME_JS = """
-let dark = document.body.classList.contains('dark');
-new MutationObserver(() => {
-  const now = document.body.classList.contains('dark');
-  if (now !== dark) { dark = now; trigger('apply', {dark: now}); }
-}).observe(document.body, {attributes: true, attributeFilter: ['class']});
-"""
+_DARK = "() => document.body.classList.contains('dark')"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
 
@@ -36,9 +31,21 @@ QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
 def build_blocks(context: Context) -> gr.Blocks:
     """The page: brand, tabs, and what happens."""
     with gr.Blocks(fill_width=True, title="Keepmap", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as blocks:
-        gr.HTML('<a class="skip" href="#the-maps">Skip to the maps</a>', elem_id="skip", padding=False, apply_default_css=False, js_on_load=None)
+        gr.HTML(
+            '<a class="skip" href="#the-maps">Skip to the maps</a>',
+            elem_id="skip",
+            padding=False,
+            apply_default_css=False,
+            js_on_load=None,
+        )
         gr.HTML(str(_brand()), elem_id="brand", padding=False, apply_default_css=False, js_on_load=None)
-        where = gr.HTML(str(bar_end(context)), elem_id="where", padding=False, apply_default_css=False, js_on_load=_THEME_JS)
+        where = gr.HTML(
+            str(bar_end(context)),
+            elem_id="where",
+            padding=False,
+            apply_default_css=False,
+            js_on_load="window.keepmap.watchTheme(trigger)",
+        )
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Compare", id="compare"):
                 compare = build_compare()
@@ -46,8 +53,7 @@ def build_blocks(context: Context) -> gr.Blocks:
                 stored = build_runs()
             with gr.Tab("Methods", id="methods") as methods_tab:
                 build_methods()
-        search = gr.Textbox(visible=False)
-        _wire_load(context, blocks, tabs, compare, stored, where, search)
+        _wire_load(context, blocks, tabs, compare, stored, where)
         _wire_rail(context, compare)
         _wire_job(context, compare, where)
         _wire_runs(context, tabs, runs_tab, compare, stored)
@@ -63,32 +69,38 @@ def _brand() -> Markup:
 def bar_end(context: Context) -> Markup:
     """Which model answers, and the switch between light and dark."""
     return Markup(
-        '<div class="bar-end"><span class="txt">{}</span><button type="button" class="icon" data-km="theme" aria-label="Switch between light and dark">{}</button></div>'
+        '<div class="bar-end"><span class="txt">{}</span><button type="button" class="icon" data-km="theme" '
+        'aria-label="Switch between light and dark">{}</button></div>'
     ).format(context.models.where(), HALF_MOON)
 
 
 def _wire_load(
-    context: Context, blocks: gr.Blocks, tabs: gr.Tabs, page: ComparePage, stored: RunsPage, where: gr.HTML, search: gr.Textbox
+    context: Context,
+    blocks: gr.Blocks,
+    tabs: gr.Tabs,
+    page: ComparePage,
+    stored: RunsPage,
+    where: gr.HTML,
 ) -> None:
     rail, stage = page.rail, page.stage
 
-    def load(dark: bool, _search: str, request: gr.Request) -> list[Any]:
+    def load(dark: bool, request: gr.Request) -> list[Any]:
         owner = context.owner(request)
         query = {name: str(value) for name, value in dict(request.query_params).items()}
         opened, comparison = following.open_address(context, query, owner, dark=dark)
         tab = query.get("tab", "compare")
-        listed = runs.list_runs(context, runs.Filters(), owner) if tab == "runs" else [gr.skip()] * 9
-        steer = steering.start_of(context, comparison)
+        listed = runs.list_runs(context, Filters(), owner) if tab == "runs" else [gr.skip()] * 9
+        held = steering.start_of(context, comparison)
         return [
             gr.update(selected=tab if tab in TABS else "compare"),
             str(bar_end(context)),
             *opened.updates(),
-            *steering.everything(context, steer, owner, busy=bool(opened.job_id)),
+            *steering.everything(context, held, owner, busy=bool(opened.job_id)),
             *listed,
         ]
 
     outputs = [tabs, where, *_followed(page), page.toggle, *rail.everything, *stored.listed]
-    opened = blocks.load(load, [stage.dark, search], outputs, js=_DARK, **QUICK)
+    opened = blocks.load(load, stage.dark, outputs, js=_DARK, **QUICK)
     opened.then(None, [stage.comparison, stage.job_id], None, js=_OPENED, **PRIVATE)
 
 
@@ -103,34 +115,30 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
     everything = [page.toggle, *rail.everything]
     rows = [*rail.row_parts, rail.add, rail.remove, rail.text, rail.estimate, rail.shown_rows, page.toggle]
 
-    def steer(values: tuple[Any, ...]) -> Steer:
-        picked, question, own, shown, total, *row_values = values
-        return Steer.read(context, picked, question, own, shown, total, row_values)
-
     def picked(event: gr.EventData, request: gr.Request, *values: Any) -> list[Any]:
         index = event._data.get("index") if event._data else None
         if index is None or not str(index).isdigit():
             return [gr.skip()] * len(everything)
-        return steering.pick_sample(context, steer(values), int(index), context.owner(request))
+        return steering.pick_sample(context, Steer.read(context, values), int(index), context.owner(request))
 
     def still_empty(comparison_id: str, *values: Any) -> Any:
-        return gr.skip() if comparison_id else steering.empty_page(context, steer(values))
+        return gr.skip() if comparison_id else steering.empty_page(context, Steer.read(context, values))
 
     def uploaded(path: str | None, request: gr.Request, *values: Any) -> list[Any]:
         if not path:
             return [gr.skip()] * (1 + len(everything))
-        notice, updates = steering.pick_upload(context, steer(values), str(path), context.owner(request))
+        notice, updates = steering.pick_upload(context, Steer.read(context, values), str(path), context.owner(request))
         return [notice, *updates]
 
     def asked(request: gr.Request, *values: Any) -> list[Any]:
-        return steering.question_changed(context, steer(values), context.owner(request))
+        return steering.question_changed(context, Steer.read(context, values), context.owner(request))
 
     def moved(request: gr.Request, *values: Any) -> list[Any]:
-        return steering.rows_changed(context, steer(values), context.owner(request), sliders=False)
+        return steering.rows_changed(context, Steer.read(context, values), context.owner(request), sliders=False)
 
     def changed(change: Callable[[Steer], Steer]) -> Callable[..., list[Any]]:
         def handler(request: gr.Request, *values: Any) -> list[Any]:
-            return steering.rows_changed(context, change(steer(values)), context.owner(request))
+            return steering.rows_changed(context, change(Steer.read(context, values)), context.owner(request))
 
         return handler
 
@@ -138,39 +146,43 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
         data = event._data or {}
         if data.get("act") != "lowest":
             return [gr.skip()] * len(rows)
-        after = steering.raised(steer(values), int(data.get("pane", -1)), int(data.get("tokens", 0)))
+        after = steer.raised(Steer.read(context, values), int(data.get("pane", -1)), int(data.get("tokens", 0)))
         return steering.rows_changed(context, after, context.owner(request))
 
     def written(text: str, request: gr.Request, *values: Any) -> list[Any]:
-        notice, updates = steering.written(context, steer(values), text, context.owner(request))
+        notice, updates = steering.written(context, Steer.read(context, values), text, context.owner(request))
         return [notice, *updates]
 
     rail.gallery.click(picked, rail.held, everything, **QUICK)
     rail.picked.change(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
     rail.upload.upload(uploaded, [rail.upload, *rail.held], [stage.notice, *everything], **PRIVATE)
     rail.templates.input(lambda text: text or gr.skip(), rail.templates, rail.question, **QUICK)
-    for field in (rail.question, rail.own_choices):
-        done = field.change(asked, rail.held, [rail.question_head, rail.choices, rail.run, rail.estimate], trigger_mode="always_last", **QUICK)
+    for field in (rail.question, rail.own_choices, rail.seed):
+        done = field.change(
+            asked,
+            rail.held,
+            [rail.question_head, rail.choices, rail.run, rail.estimate],
+            trigger_mode="always_last",
+            **QUICK,
+        )
         done.then(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
     for position in range(MOST):
         row = rail.rows[position]
-        row.name.input(changed(lambda now, position=position: steering.renamed(now, position)), rail.held, rows, **QUICK)
+        row.name.input(changed(partial(steer.renamed, position=position)), rail.held, rows, **QUICK)
         row.router.input(changed(lambda now: now), rail.held, rows, **QUICK)
         row.budget.change(moved, rail.held, rows, trigger_mode="always_last", **QUICK)
         row.hint.click(raised, rail.held, rows, **QUICK)
     stage.results.click(raised, rail.held, rows, **QUICK)
-    rail.add.click(changed(steering.added), rail.held, rows, **QUICK)
-    rail.remove.click(changed(steering.removed), rail.held, rows, **QUICK)
+    rail.add.click(changed(steer.added), rail.held, rows, **QUICK)
+    rail.remove.click(changed(steer.removed), rail.held, rows, **QUICK)
     rail.apply.click(written, [rail.text, *rail.held], [stage.notice, *rows], **QUICK)
 
 
 def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:
     rail, stage = page.rail, page.stage
 
-    def start(seed: float | None, request: gr.Request, *values: Any) -> list[Any]:
-        picked, question, own, shown, total, *row_values = values
-        steer = Steer.read(context, picked, question, own, shown, total, row_values)
-        return following.start(context, steer, seed, context.owner(request)).updates()
+    def start(request: gr.Request, *values: Any) -> list[Any]:
+        return following.start(context, Steer.read(context, values), context.owner(request)).updates()
 
     def tick(job_id: str, comparison_id: str, signature: str, dark: bool, request: gr.Request) -> list[Any]:
         return following.follow(context, job_id, comparison_id, signature, context.owner(request), dark=dark).updates()
@@ -186,9 +198,15 @@ def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:
     def named() -> str:
         return str(bar_end(context))
 
-    started = rail.run.click(start, [rail.seed, *rail.held], _followed(page), **QUICK)
+    started = rail.run.click(start, rail.held, _followed(page), **QUICK)
     started.then(None, stage.job_id, None, js=_JOB_ADDRESS, **PRIVATE)
-    looked = stage.timer.tick(tick, [stage.job_id, stage.comparison, stage.signature, stage.dark], _followed(page), trigger_mode="once", **QUICK)
+    looked = stage.timer.tick(
+        tick,
+        [stage.job_id, stage.comparison, stage.signature, stage.dark],
+        _followed(page),
+        trigger_mode="once",
+        **QUICK,
+    )
     looked.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)
     stage.job.click(stop, stage.job_id, stage.notice, **QUICK)
     where.apply(themed, stage.comparison, [stage.dark, stage.probabilities, stage.cost], **QUICK)
@@ -201,26 +219,53 @@ def _wire_runs(context: Context, tabs: gr.Tabs, tab: gr.Tab, page: ComparePage, 
     nothing = [gr.skip()] * len(opened)
 
     def first_page(text: str, strategy: str, model: str, task: str, correct: str, request: gr.Request) -> list[Any]:
-        return runs.list_runs(context, runs.read_filters(text, strategy, model, task, correct, 0), context.owner(request))
+        return runs.list_runs(
+            context, runs.read_filters(text, strategy, model, task, correct, 0), context.owner(request)
+        )
 
-    def open_tab(text: str, strategy: str, model: str, task: str, correct: str, number: float, request: gr.Request) -> list[Any]:
-        return runs.list_runs(context, runs.read_filters(text, strategy, model, task, correct, number), context.owner(request))
+    def open_tab(
+        text: str, strategy: str, model: str, task: str, correct: str, number: float, request: gr.Request
+    ) -> list[Any]:
+        return runs.list_runs(
+            context, runs.read_filters(text, strategy, model, task, correct, number), context.owner(request)
+        )
 
-    def pressed(event: gr.EventData, dark: bool, text: str, strategy: str, model: str, task: str, correct: str, number: float, request: gr.Request) -> list[Any]:
+    def pressed(
+        event: gr.EventData,
+        dark: bool,
+        text: str,
+        strategy: str,
+        model: str,
+        task: str,
+        correct: str,
+        number: float,
+        request: gr.Request,
+    ) -> list[Any]:
         data, owner = event._data or {}, context.owner(request)
         filters = runs.read_filters(text, strategy, model, task, correct, number)
         if data.get("act") in ("open", "again", "compare"):
             follow, comparison, notice = following.open_stored(context, data, owner, dark=dark)
             if comparison is None:
                 return [*nothing[: len(nothing) - 9], *runs.list_runs(context, filters, owner, notice)]
-            steer = steering.start_of(context, comparison)
-            return [gr.update(selected="compare"), *follow.updates(), *steering.everything(context, steer, owner), *[gr.skip()] * 9]
+            held = steering.start_of(context, comparison)
+            return [
+                gr.update(selected="compare"),
+                *follow.updates(),
+                *steering.everything(context, held, owner),
+                *[gr.skip()] * 9,
+            ]
         return [*nothing[: len(nothing) - 9], *runs.act_in_list(context, data, filters, owner)]
 
     tab.select(open_tab, stored.filters, stored.listed, **QUICK)
     # A one-line text field sends no input event in this version of Gradio, so its change is listened to.
-    for happens in (stored.text.change, stored.strategy.input, stored.model.input, stored.task.input, stored.correct.input):
+    for happens in (
+        stored.text.change,
+        stored.strategy.input,
+        stored.model.input,
+        stored.task.input,
+        stored.correct.input,
+    ):
         happens(first_page, stored.filters[:5], stored.listed, trigger_mode="always_last", **QUICK)
-    for source in (stored.table, stored.selection):
+    for source in (stored.table, stored.selection, rail.estimate):
         done = source.click(pressed, [stage.dark, *stored.filters], opened, **QUICK)
         done.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)

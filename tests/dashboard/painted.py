@@ -19,7 +19,9 @@ CELL = 64
 """Pixels of a token's side in `four_by_four`, and on the screen in its only tile."""
 
 
-def four_by_four(selection: Selection, *, attention: Sequence[float] | None = None, strategy: str = "divprune@0.25") -> Opened:
+def four_by_four(
+    selection: Selection, *, attention: Sequence[float] | None = None, strategy: str = "divprune@0.25"
+) -> Opened:
     """A run of 4 x 4 tokens over 256 x 256 plain pixels, opened."""
     return Opened.of(run_of(selection, attention=attention, strategy=strategy))
 

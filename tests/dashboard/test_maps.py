@@ -12,7 +12,7 @@ import pytest
 
 from analysis.imagery import describe
 from analysis.pipeline import open_image
-from dashboard.maps import Page, maps_page
+from dashboard.maps import Page, maps_page, modules
 from dashboard.panes import caption, has_map, state_markup
 from dashboard.placement import place_image
 from storage import Comparison, JobRow, Pane
@@ -28,7 +28,7 @@ def made(count: int = 3, *, panes: tuple[Pane, ...] | None = None, question: str
 
 
 def page_of(comparison: Comparison, job: JobRow | None = None) -> Page:
-    return maps_page(comparison, place_image(comparison.image, None), job)
+    return maps_page(comparison, place_image(comparison.image, None), ["64 of 256 tokens"] * len(comparison.panes), job)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -130,7 +130,7 @@ def test_the_page_does_not_grow_with_the_tokens() -> None:
 def test_a_georeferenced_image_lies_in_web_mercator_and_another_in_plain_pixels(tmp_path: Path) -> None:
     path = make_image_file(tmp_path)
     comparison = replace(made(), image=open_image(path))
-    assert "L.CRS.Simple" in maps_page(comparison, place_image(comparison.image, path)).html
+    assert "L.CRS.Simple" in maps_page(comparison, place_image(comparison.image, path), [""] * 3).html
     assert not describe(path).is_georeferenced
 
 
@@ -160,11 +160,25 @@ def test_evidence_that_is_not_known_cannot_be_switched() -> None:
     ],
 )
 def test_the_caption_of_a_pane_without_a_run_says_what_was_asked(strategy: str, total: int | None, words: str) -> None:
-    assert caption(Pane(strategy), None, total) == words
+    assert caption(strategy, None, total) == words
+
+
+def test_the_caption_of_a_run_says_what_is_left() -> None:
+    assert caption("dualcomp@0.25", 16_384, 65_536) == "16,384 of 65,536 tokens"
+    assert caption("identity@1.0", 256, 256) == "all 256 tokens"
+
+
+def test_every_module_of_the_page_s_script_is_named_so_that_all_load_at_once() -> None:
+    html = page_of(made()).html
+    assert "pane.js" in modules()
+    for name in modules():
+        assert f'<link rel="modulepreload" href="/keepmap/{name}">' in html
 
 
 def test_progress_is_shown_as_far_as_it_is() -> None:
-    job = JobRow(id="0" * 32, created_utc="", owner="", state="running", progress=0.38, message="Compressing, stage 2 of 4")
+    job = JobRow(
+        id="0" * 32, created_utc="", owner="", state="running", progress=0.38, message="Compressing, stage 2 of 4"
+    )
     markup = state_markup(Pane("dualcomp@0.25", state="running"), 1, job)
     assert 'value="0.380"' in markup
     assert "Compressing, stage 2 of 4" in markup

@@ -51,7 +51,13 @@ def test_equal_views_far_apart_are_not_joined_by_an_empty_raster() -> None:
     assert [raster.shape for raster in level.rasters] == [(2, 2), (2, 2)]
 
 
-@given(rows=st.integers(1, 9), cols=st.integers(1, 9), side=st.integers(1, 4), height=st.integers(7, 999), width=st.integers(7, 999))
+@given(
+    rows=st.integers(1, 9),
+    cols=st.integers(1, 9),
+    side=st.integers(1, 4),
+    height=st.integers(7, 999),
+    width=st.integers(7, 999),
+)
 def test_the_token_under_its_own_centre_is_itself(rows: int, cols: int, side: int, height: int, width: int) -> None:
     grid = make_grid((rows, cols), views=side * side, image_size=(height, width))
     (level,) = levels_of(grid)

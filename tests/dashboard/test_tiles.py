@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.imagery import describe, max_mercator_zoom, max_zoom, mercator_tile_pixels, pixel_tile_pixels, write_geotiff
+from analysis.imagery import (
+    describe,
+    max_mercator_zoom,
+    max_zoom,
+    mercator_tile_pixels,
+    pixel_tile_pixels,
+    write_geotiff,
+)
 from analysis.run import ImageRef
 from dashboard.placement import place_image
 from dashboard.tiles import TILE, depth_of, is_tile, mercator_view, plain_view
@@ -35,8 +42,8 @@ def test_a_mercator_layer_tile_lies_where_the_image_tile_lies(tmp_path: Path) ->
     placement = place_image(ImageRef("0" * 64, "place.tif", 700, 500), path)
     assert placement.place is not None
     west, south, east, north = placement.place.bounds_lonlat
-    # At the image's own zoom, and where one tile spans 200 km and dots and lines are placed to a pixel.
-    for zoom, forward_pixels in ((max_mercator_zoom(info), 0.1), (max_mercator_zoom(info) - 2, 1.0)):
+    # A tile spans 70 km at the first zoom and 280 km at the second: there dots and lines are placed to a pixel only.
+    for zoom, forward_pixels in ((max_mercator_zoom(info), 0.5), (max_mercator_zoom(info) - 2, 1.0)):
         x = int(((west + east) / 2 / 360 + 0.5) * 2**zoom)
         y = int((0.5 - np.arcsinh(np.tan(np.radians((south + north) / 2))) / (2 * np.pi)) * 2**zoom)
         view = mercator_view(info, zoom, x, y, margin=0)
@@ -62,7 +69,9 @@ def test_a_tile_with_its_margin_is_larger_on_every_side() -> None:
 
 
 def test_an_image_whose_bytes_are_gone_lies_in_plain_pixels() -> None:
-    placement = place_image(ImageRef("0" * 64, "gone.tif", 640, 480, crs="EPSG:32632", transform=(1, 0, 0, 0, -1, 0)), None)
+    placement = place_image(
+        ImageRef("0" * 64, "gone.tif", 640, 480, crs="EPSG:32632", transform=(1, 0, 0, 0, -1, 0)), None
+    )
     assert not placement.is_placed
     assert placement.ratio == pytest.approx(4 / 3)
 

@@ -277,6 +277,7 @@ async function start() {
     if (view) live()[0].map.setView(view.centre, Math.max(view.zoom, fitZoom), { animate: false });
     hold();
   }
+  document.body.dataset.fitted = "true";
   await take(info);
   if (state.token) await pointer.restore(state.token);
   const watcher = new ResizeObserver(resize);

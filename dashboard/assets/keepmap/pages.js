@@ -17,7 +17,10 @@
   };
 
   const copy = async (button) => {
-    const text = button.dataset.link ? new URL(button.dataset.link, location.href).href : location.href;
+    const url = new URL(location.href);
+    for (const name of ['run', 'job', 'tab', '__theme']) url.searchParams.delete(name);
+    if (button.dataset.comparison) url.searchParams.set('comparison', button.dataset.comparison);
+    const text = url.href;
     let done = true;
     try {
       await navigator.clipboard.writeText(text);
@@ -44,7 +47,7 @@
     if (act === 'copy') copy(target);
     if (act === 'upload') document.querySelector('#upload')?.click();
     if (act === 'rail') {
-      const open = document.body.classList.toggle('rail-open');
+      const open = document.querySelector('#shell').classList.toggle('rail-open');
       target.setAttribute('aria-expanded', String(open));
     }
   });
@@ -62,8 +65,74 @@
     if (event.target.matches?.('.strat .budget input[type=range]')) follow(event.target);
   });
 
+  /* Presses of [data-act] go to Python as the component's click, with all data- attributes. */
+  const press = (element, trigger) => element.addEventListener('click', (event) => {
+    const pressed = event.target.closest('[data-act]');
+    if (!pressed || event.metaKey || event.ctrlKey || event.shiftKey || pressed.getAttribute('aria-disabled') === 'true') return;
+    event.preventDefault();
+    trigger('click', {...pressed.dataset});
+  });
+
+  /* How many runs are ticked, and whether that many can stand side by side. */
+  const tellSelection = () => {
+    const bar = document.querySelector('#run-selection .selection');
+    if (!bar) return;
+    const count = document.querySelectorAll('#run-list tbody input:checked').length;
+    bar.querySelector('[data-act]').setAttribute('aria-disabled', String(count < 2 || count > 4));
+    bar.querySelector('.picked').textContent = count === 0 ? bar.dataset.none
+      : count === 1 ? '1 run selected, one more is needed.'
+      : count > 4 ? `${count} runs selected, four is the most.`
+      : `${count} runs selected.`;
+  };
+
   window.keepmap = {
     dark,
+    acts: press,
+    /* A refused pane of the maps offers the lowest budget; it arrives as a message from their frame. */
+    results(element, trigger) {
+      press(element, trigger);
+      window.addEventListener('message', (event) => {
+        const {type, pane, budget} = event.data || {};
+        if (event.origin === location.origin && type === 'keepmap:budget') trigger('click', {act: 'lowest', pane, tokens: budget});
+      });
+    },
+    /* The list of runs: ticks are counted here, deleting asks once more in its row, the rest goes to Python. */
+    runList(element, trigger, watch) {
+      element.addEventListener('change', tellSelection);
+      element.addEventListener('click', (event) => {
+        const ask = event.target.closest('[data-ask]');
+        if (!ask) return;
+        const cell = ask.closest('td');
+        const sure = cell.querySelector('.sure');
+        const first = cell.querySelector('[data-ask=yes]');
+        const open = ask.dataset.ask === 'yes';
+        sure.hidden = !open;
+        first.hidden = open;
+        (open ? sure.querySelector('button') : first).focus();
+      });
+      press(element, trigger);
+      watch('value', () => {
+        for (const box of element.querySelectorAll('tbody input:checked')) box.checked = false;
+        tellSelection();
+      });
+    },
+    runSelection(element, trigger) {
+      element.addEventListener('click', (event) => {
+        const pressed = event.target.closest('[data-act]');
+        if (!pressed || pressed.getAttribute('aria-disabled') === 'true') return;
+        const runs = [...document.querySelectorAll('#run-list tbody input:checked')].map((box) => box.dataset.run);
+        trigger('click', {act: 'compare', runs: runs.join(',')});
+      });
+    },
+    /* Charts are drawn by the server in the colours of the theme: tell it when that changes. */
+    watchTheme(trigger) {
+      let last = dark();
+      new MutationObserver(() => {
+        if (dark() === last) return;
+        last = dark();
+        trigger('apply', {dark: last});
+      }).observe(document.body, {attributes: true, attributeFilter: ['class']});
+    },
     /* The comparison that is on screen; another one forgets the layer and the view of the one before. */
     show(id) {
       const url = new URL(location.href);

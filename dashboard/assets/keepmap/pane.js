@@ -110,7 +110,8 @@ export class Pane {
     const url = this.#tileUrl();
     if (url === this.url) return;
     this.url = url;
-    this.tiles = url ? new LayerTiles(url, this.shared.info.image.zoom_most, () => this.#arrived()) : null;
+    const { zoom_most: deepest, lattice } = this.shared.info.image;
+    this.tiles = url ? new LayerTiles(url, deepest, Boolean(lattice), () => this.#arrived()) : null;
   }
 
   /** Paints once for all tiles that come in the same moment. */

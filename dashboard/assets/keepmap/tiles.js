@@ -3,18 +3,24 @@
 
 const SIDE = 256;
 const MOST = 256; // decoded tiles kept for a pane
+const ROUNDING = 1e-6; // of a tile: an image that ends with a tile does not need the next one
 const COARSER = 4; // zooms to look up for something to show while a tile is on its way
 
 export class LayerTiles {
-  /** @param url address with {z}, {x} and {y}; @param deepest last zoom with tiles; @param arrived called when one is there */
-  constructor(url, deepest, arrived) {
+  /**
+   * @param url address with {z}, {x} and {y}; @param deepest last zoom with tiles;
+   * @param wraps whether tiles go on around the Earth; @param arrived called when a tile is there
+   */
+  constructor(url, deepest, wraps, arrived) {
     this.url = url;
     this.deepest = deepest;
+    this.wraps = wraps;
     this.arrived = arrived;
     this.tiles = new Map();
   }
 
-  #tile(z, x, y, wanted) {
+  #tile(z, column, y, wanted) {
+    const x = this.wraps ? ((column % 2 ** z) + 2 ** z) % 2 ** z : column;
     const key = `${z}/${x}/${y}`;
     let tile = this.tiles.get(key);
     if (tile) {
@@ -37,11 +43,10 @@ export class LayerTiles {
     const z = Math.max(0, Math.min(this.deepest, Math.round(Math.log2(frame.scale))));
     const side = (SIDE * frame.scale) / 2 ** z;
     const snap = (value) => Math.round(value * frame.ratio) / frame.ratio;
-    const first = (edge, origin) => Math.max(0, Math.floor((edge + origin) / side));
-    const left = first(Math.max(0, whole[0]), frame.x);
-    const top = first(Math.max(0, whole[1]), frame.y);
-    const right = Math.ceil((Math.min(frame.width, whole[2]) + frame.x) / side);
-    const bottom = Math.ceil((Math.min(frame.height, whole[3]) + frame.y) / side);
+    const left = Math.floor((Math.max(0, whole[0]) + frame.x) / side + ROUNDING);
+    const top = Math.floor((Math.max(0, whole[1]) + frame.y) / side + ROUNDING);
+    const right = Math.ceil((Math.min(frame.width, whole[2]) + frame.x) / side - ROUNDING);
+    const bottom = Math.ceil((Math.min(frame.height, whole[3]) + frame.y) / side - ROUNDING);
     for (let y = top; y < bottom; y++)
       for (let x = left; x < right; x++) {
         const [x0, y0] = [snap(x * side - frame.x), snap(y * side - frame.y)];
