@@ -78,8 +78,9 @@ $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
 	@touch $(VENV)/.installed $@
 
 # Browser tests drive Debian's Chromium. Where it is missing and cannot be installed they are skipped, and say so.
+browser: export CHROMIUM ?=
 browser:
-	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	@if command -v $$CHROMIUM chromium chromium-browser google-chrome >/dev/null; then exit 0; fi; \
 	become=""; \
 	if [ "$$(id -u)" != 0 ]; then become="sudo -n"; fi; \
 	if command -v apt-get >/dev/null && { [ -z "$$become" ] || $$become true 2>/dev/null; }; then \
@@ -87,5 +88,5 @@ browser:
 	  { $$become apt-get update --quiet=2 && $$become env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends chromium; } >/dev/null \
 	    || echo "Chromium could not be installed: the browser tests will be skipped." >&2; \
 	else \
-	  echo "No Chromium here, and no right to install it: the browser tests will be skipped. Install your system's Chromium to run them." >&2; \
+	  echo "No Chromium here, and no right to install it: the browser tests will be skipped. Install your system's Chromium, or set CHROMIUM to its path, to run them." >&2; \
 	fi

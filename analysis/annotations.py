@@ -88,7 +88,8 @@ def read_annotations(file: Path) -> list[Annotation]:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidAnnotation(
-                f"line {number} of {file.name} is not a question: {error}; a line is a JSON object with image, question, choices, answer, evidence"
+                f"line {number} of {file.name} is not a question: {error}; a line is a JSON object with image, "
+                "question, choices, answer, evidence"
             ) from error
     return found
 

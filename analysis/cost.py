@@ -17,7 +17,8 @@ def prefill_flops(architecture: Architecture, sequence_per_layer: Sequence[int])
 
     Per layer with n positions, width d, head width h, MLP width m, `heads` query heads and `kv` key heads:
     projections n·d·h·(2·heads + 2·kv), attention 2·n²·heads·h, gated MLP 3·n·d·m, in multiply-adds; times two. This is
-    4nd² + 2n²d + 3ndm for plain multi-head attention (compressors' usual form, e.g. SparseVLM's). The attention counts the full
+    4nd² + 2n²d + 3ndm for plain multi-head attention (compressors' usual form, e.g. SparseVLM's). The attention counts
+    the full
     square, of which a causal kernel computes about half. Left out: norms, rotary positions, softmax, embedding, the
     output head (one position).
     """

@@ -24,7 +24,8 @@ from compression.grid import Box
 from compression.tokens import VisualTokens
 
 RECORD_ALL = ("attention", "router", "scores")
-"""What can be recorded. Scores and router decisions are part of a selection and cost nothing; attention costs a pass."""
+"""What can be recorded. Scores and router decisions are part of a selection and cost nothing; attention costs a
+pass."""
 WARMUP = 1
 REPEATS = 3
 SYNTHETIC_TAG = "KEEPMAP_SYNTHETIC"
@@ -200,7 +201,8 @@ def compare(
 ) -> Iterator[Outcome]:
     """Run several strategies on one encoding; one outcome per plan, in order, each as soon as it is there.
 
-    A strategy that fails is an outcome and does not stop the others; a cancelled comparison ends with outcomes that say so.
+    A strategy that fails is an outcome and does not stop the others; a cancelled comparison ends with outcomes that
+    say so.
 
     Raises:
         InvalidQuestion: the question cannot be asked at all; nothing was run.

@@ -15,7 +15,8 @@ from compression.selection import Selection
 class Recorder:
     """Keeps, per layer, the answer's and the question's attention to the visual tokens, head mean.
 
-    A probe: the backend calls `attention` once per layer during one forward pass. Full maps of 32 layers and 3,000 tokens
+    A probe: the backend calls `attention` once per layer during one forward pass. Full maps of 32 layers and 3,000
+    tokens
     take gigabytes; two rows per layer take kilobytes.
 
     >>> Recorder().finish(Selection.prune(2, [0, 1]))

@@ -158,7 +158,8 @@ class Cost:
 class Recording:
     """Attention to the visual tokens, head mean, on the original grid; NaN where a token was not there.
 
-    What fell on a merged token is divided among its members by their weight, so a row sums to the attention on the image.
+    What fell on a merged token is divided among its members by their weight, so a row sums to the attention on the
+    image.
 
     Args:
         answer: float16 [layers, tokens], from the position whose next token is the answer; None where not recorded.

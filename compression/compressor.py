@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -246,7 +246,8 @@ class Strategy:
             raise InvalidBudget(f"{self.info.name} needs a budget; write {self.info.name}@0.25 or {self.info.name}@64")
         if not 1 <= budget <= len(tokens):
             raise InvalidBudget(
-                f"budget must be 1..{len(tokens)} visual tokens, got {budget}; write a count up to {len(tokens)} or a retention ratio up to 1.0",
+                f"budget must be 1..{len(tokens)} visual tokens, got {budget}; write a count up to {len(tokens)} or "
+                "a retention ratio up to 1.0",
                 lowest=1,
             )
         return budget
@@ -258,7 +259,10 @@ class Strategy:
             MissingSignal: the tokens do not carry it.
         """
         if signal not in tokens.signals:
-            raise MissingSignal(f"{self.info.name} needs the signal {signal.value!r}, which these tokens do not carry; choose another model")
+            raise MissingSignal(
+                f"{self.info.name} needs the signal {signal.value!r}, which these tokens do not carry; choose "
+                "another model"
+            )
         return tokens.signals[signal]
 
 
@@ -281,12 +285,15 @@ class Budget:
         """
         if re.fullmatch(r"[0-9]{1,18}", text):
             if int(text) < 1:
-                raise InvalidBudget(f"a budget is at least 1 visual token, got {text}; write a count such as 64 or a ratio such as 0.25")
+                raise InvalidBudget(
+                    f"a budget is at least 1 visual token, got {text}; write a count such as 64 or a ratio such as 0.25"
+                )
             return cls(count=int(text))
         if re.fullmatch(r"[0-9]*\.[0-9]+|[0-9]+\.[0-9]*", text) and 0 < float(text) <= 1:
             return cls(ratio=float(text))
         raise InvalidBudget(
-            f"a budget is a retention ratio above 0 and up to 1.0 with a decimal point, or a whole number of visual tokens, got {text!r}; "
+            "a budget is a retention ratio above 0 and up to 1.0 with a decimal point, or a whole number of visual "
+            f"tokens, got {text!r}; "
             "write 0.25 or 64"
         )
 
@@ -295,7 +302,9 @@ class Budget:
             return str(self.count)
         if self.ratio is None:
             return ""
-        return format(Decimal(repr(self.ratio)), "f")  # all digits and no exponent, so that it reads back as the same ratio
+        return format(
+            Decimal(repr(self.ratio)), "f"
+        )  # all digits and no exponent, so that it reads back as the same ratio
 
     def tokens(self, total: int) -> int | None:
         """The number of visual tokens asked for on an image of `total`, or None for an adaptive budget.
@@ -305,7 +314,9 @@ class Budget:
         """
         if self.count is not None:
             if self.count > total:
-                raise InvalidBudget(f"budget {self.count} is above the {total} visual tokens of this image; write at most {total}")
+                raise InvalidBudget(
+                    f"budget {self.count} is above the {total} visual tokens of this image; write at most {total}"
+                )
             return self.count
         return None if self.ratio is None else max(1, round(self.ratio * total))
 
@@ -359,7 +370,10 @@ def split_strategy(text: str) -> tuple[str, dict[str, str], Budget]:
     """
     shape = re.fullmatch(r"\s*([A-Za-z0-9_]+)(?::([^@]*))?(?:@([^@]*))?\s*", text)
     if not shape:
-        raise InvalidStrategyText(f"a strategy is written name:param=value,param=value@budget, got {text!r}; write for example fastv:layer=2@0.25")
+        raise InvalidStrategyText(
+            f"a strategy is written name:param=value,param=value@budget, got {text!r}; write for example "
+            "fastv:layer=2@0.25"
+        )
     name, pairs, budget = shape.groups()
     values: dict[str, str] = {}
     for pair in (pairs or "").split(",") if pairs is not None else []:

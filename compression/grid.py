@@ -23,7 +23,8 @@ class View:
     Args:
         rows: Token rows, at least 1.
         cols: Token columns, at least 1.
-        box: (left, top, right, bottom) in original pixels. It may reach over the image's border where the view was padded.
+        box: (left, top, right, bottom) in original pixels. It may reach over the image's border where the view was
+            padded.
         name: How people call the view: "image", "thumbnail", or a cell name such as "b3".
     """
 
@@ -37,7 +38,9 @@ class View:
         if self.rows < 1 or self.cols < 1:
             raise InvalidGrid(f"a view has at least 1 x 1 tokens, got {self.rows} x {self.cols}")
         if not all(math.isfinite(edge) for edge in self.box) or right <= left or bottom <= top:
-            raise InvalidGrid(f"a view's box is (left, top, right, bottom) with left < right and top < bottom, got {self.box}")
+            raise InvalidGrid(
+                f"a view's box is (left, top, right, bottom) with left < right and top < bottom, got {self.box}"
+            )
 
     def __len__(self) -> int:
         return self.rows * self.cols
@@ -145,7 +148,9 @@ class TokenGrid:
             InvalidBudget: the ratio is not in (0, 1].
         """
         if not 0 < retention_ratio <= 1:
-            raise InvalidBudget(f"a retention ratio lies above 0 and up to 1.0, got {retention_ratio}; write 0.25 for a quarter")
+            raise InvalidBudget(
+                f"a retention ratio lies above 0 and up to 1.0, got {retention_ratio}; write 0.25 for a quarter"
+            )
         return max(1, round(retention_ratio * len(self)))
 
     def to_json(self) -> dict[str, Any]:

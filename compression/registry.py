@@ -72,6 +72,8 @@ class Registry:
         compressor = self.build(name, {key: info.parameter(key).parse(value) for key, value in pairs.items()})
         if budget == Budget() and not info.adaptive:
             if info.reduces != "nothing":
-                raise InvalidBudget(f"{name} needs a budget; write {name}@0.25 for a quarter of the visual tokens or {name}@64 for 64")
+                raise InvalidBudget(
+                    f"{name} needs a budget; write {name}@0.25 for a quarter of the visual tokens or {name}@64 for 64"
+                )
             budget = Budget(ratio=1.0)
         return Plan((Step(compressor, budget),))

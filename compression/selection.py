@@ -89,7 +89,8 @@ class RouterDecision:
 class Selection:
     """The outputs of a compressor in the order in which the model reads them. Always NumPy on the CPU.
 
-    Pruning, pooling, averaging, shared-neighbour merging and path order are one representation: a sparse matrix `weight`
+    Pruning, pooling, averaging, shared-neighbour merging and path order are one representation: a sparse matrix
+    `weight`
     of [outputs, tokens + extra], and for each output the token that lends it its place.
 
     Args:
@@ -124,17 +125,23 @@ class Selection:
         if outputs == 0:
             raise InvalidSelection("a selection has at least one output, got none; keep at least one token")
         if self.anchor.min() < -1 or self.anchor.max() >= self.tokens:
-            raise InvalidSelection(f"anchors must lie in -1..{self.tokens - 1}, got {self.anchor.min()}..{self.anchor.max()}")
+            raise InvalidSelection(
+                f"anchors must lie in -1..{self.tokens - 1}, got {self.anchor.min()}..{self.anchor.max()}"
+            )
         if not len(self.weight_output) == len(self.weight_token) == len(self.weight_value):
             raise InvalidSelection("weight_output, weight_token and weight_value must be equally long")
-        if len(self.weight_token) and (self.weight_token.min() < 0 or self.weight_token.max() >= self.tokens + self.extra):
+        if len(self.weight_token) and (
+            self.weight_token.min() < 0 or self.weight_token.max() >= self.tokens + self.extra
+        ):
             raise InvalidSelection(f"weights must name sources in 0..{self.tokens + self.extra - 1}")
         if len(self.weight_output) and (self.weight_output.min() < 0 or self.weight_output.max() >= outputs):
             raise InvalidSelection(f"weights must name outputs in 0..{outputs - 1}")
         if not np.isfinite(self.weight_value).all():
             raise InvalidSelection("weights must be finite")
         if self.scores is not None and len(self.scores) != self.tokens:
-            raise InvalidSelection(f"scores must have one entry for each of {self.tokens} tokens, got {len(self.scores)}")
+            raise InvalidSelection(
+                f"scores must have one entry for each of {self.tokens} tokens, got {len(self.scores)}"
+            )
         if self.stream is not None and len(self.stream) != outputs:
             raise InvalidSelection(f"stream must have one entry for each of {outputs} outputs, got {len(self.stream)}")
 
@@ -214,7 +221,7 @@ class Selection:
 
     @cached_property
     def target(self) -> NDArray[np.int64]:
-        """The token that took each token, int64 [tokens]: itself if kept, its heaviest output's anchor if merged, else -1.
+        """The token that took each token, int64 [tokens]: itself if kept, its heaviest output's anchor, or -1.
 
         A token merged into outputs without area only has target -1.
         """
@@ -232,7 +239,7 @@ class Selection:
         return {"kept": kept, "merged": merged, "dropped": dropped}
 
     def apply(self, features: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Compress: [tokens, dim] and, where the selection uses them, [extra, dim] of area-less sources -> [outputs, dim].
+        """Compress [tokens, dim], and [extra, dim] of area-less sources where it uses them, to [outputs, dim].
 
         Pruning is pure indexing, so it changes no bit.
 
@@ -240,8 +247,12 @@ class Selection:
             InvalidSelection: the number of features does not fit.
         """
         if len(features) != self.tokens or (len(extra) if extra is not None else 0) < self.extra:
-            raise InvalidSelection(f"features must be {self.tokens} tokens and {self.extra} extra sources, got {len(features)}")
-        sources = features if not self.extra or extra is None else torch.cat([features, extra[: self.extra].to(features)])
+            raise InvalidSelection(
+                f"features must be {self.tokens} tokens and {self.extra} extra sources, got {len(features)}"
+            )
+        sources = (
+            features if not self.extra or extra is None else torch.cat([features, extra[: self.extra].to(features)])
+        )
         token = torch.from_numpy(self.weight_token).to(features.device)
         if self.is_pruning:
             return sources[token]
@@ -281,7 +292,8 @@ class Selection:
     def distribute(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Share amounts over outputs out to the tokens: [..., outputs] -> float64 [..., tokens], NaN where dropped.
 
-        An output's amount is divided among its tokens by their weights in it, so that what falls on the tokens sums to what
+        An output's amount is divided among its tokens by their weights in it, so that what falls on the tokens sums to
+        what
         fell on the outputs that have tokens: attention is neither lost nor counted twice.
         """
         size = np.abs(self.weight_value).astype(np.float64)

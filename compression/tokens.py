@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,7 +50,8 @@ class VisualTokens:
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.index):
             raise InvalidGrid(
-                f"features must be [tokens, dim] with one row for each of {len(self.index)} indices, got {tuple(self.features.shape)}"
+                f"features must be [tokens, dim] with one row for each of {len(self.index)} indices, got "
+                f"{tuple(self.features.shape)}"
             )
 
     def __len__(self) -> int:
@@ -70,7 +72,7 @@ class VisualTokens:
         """The slice of each view among the tokens; empty slices for views without survivors."""
         views = self.grid.view_indices()[self.index]
         edges = np.searchsorted(views, np.arange(len(self.grid.views) + 1))
-        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def unit_rows(features: Tensor) -> Tensor:

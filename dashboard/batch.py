@@ -56,9 +56,18 @@ def run_and_store(
                 store.add(outcome.run)
                 store.set_pane(identity, position, Pane(strategy=outcome.strategy, run=outcome.run.id, state="done"))
                 continue
-            request = {"strategy": outcome.strategy, "question": inquiry.question, "image": inquiry.image.digest, "model": vlm.card.name}
+            request = {
+                "strategy": outcome.strategy,
+                "question": inquiry.question,
+                "image": inquiry.image.digest,
+                "model": vlm.card.name,
+            }
             failure = store.fail(request, outcome.stage, outcome.reason)
-            store.set_pane(identity, position, Pane(strategy=outcome.strategy, failure=failure, reason=outcome.reason, state="failed"))
+            store.set_pane(
+                identity,
+                position,
+                Pane(strategy=outcome.strategy, failure=failure, reason=outcome.reason, state="failed"),
+            )
     return outcomes, identity
 
 
@@ -75,7 +84,12 @@ def write_scenes(folder: Path, count: int, seed: int, size: int, questions: int)
         scene = make_scene(number, size)
         name = f"scene-{size}-{number:05d}.tif"
         write_geotiff(
-            folder / name, scene.image, scene.crs, scene.transform, overviews=size > 1024, tags={SYNTHETIC_TAG: f"seed {number}"}
+            folder / name,
+            scene.image,
+            scene.crs,
+            scene.transform,
+            overviews=size > 1024,
+            tags={SYNTHETIC_TAG: f"seed {number}"},
         )
         for question in ask(scene, np.random.default_rng(number), questions):
             annotations.append(

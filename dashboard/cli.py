@@ -44,37 +44,83 @@ def build_parser() -> argparse.ArgumentParser:
     for options in (parser, serve):
         _add_server_options(options)
 
-    run = verb("run", "run strategies on one image and question, and store the runs",
-               'keepmap run scene.tif "How many ships are there?" -s identity -s dualcomp@0.25 -s fastv@96')  # fmt: skip
+    run = verb(
+        "run",
+        "run strategies on one image and question, and store the runs",
+        'keepmap run scene.tif "How many ships are there?" -s identity -s dualcomp@0.25 -s fastv@96',
+    )
     run.add_argument("image", metavar="IMAGE", type=Path, help="PNG, JPEG, WebP, TIFF, GeoTIFF or COG")
     run.add_argument("question", metavar="QUESTION", help="what to ask")
-    run.add_argument("-s", "--strategy", action="append", required=True, metavar="STRATEGY", help="name[:param=value,...][@budget]; repeat it")
-    run.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an answer to choose among; repeat it")
+    run.add_argument(
+        "-s",
+        "--strategy",
+        action="append",
+        required=True,
+        metavar="STRATEGY",
+        help="name[:param=value,...][@budget]; repeat it",
+    )
+    run.add_argument(
+        "--choice", action="append", default=[], metavar="TEXT", help="an answer to choose among; repeat it"
+    )
     run.add_argument("--expected", metavar="TEXT", help="the right answer, where it is known")
-    run.add_argument("--evidence", action="append", default=[], metavar="L,T,R,B", help="a box in pixels that the answer depends on; repeat it")
+    run.add_argument(
+        "--evidence",
+        action="append",
+        default=[],
+        metavar="L,T,R,B",
+        help="a box in pixels that the answer depends on; repeat it",
+    )
     run.add_argument("--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
     run.add_argument("--seed", type=int, default=0, help="for strategies that draw at random (default: 0)")
-    run.add_argument("--record", default=",".join(TO_RECORD), metavar="WHAT", help="what to record, comma-separated (default: %(default)s)")
-    run.add_argument("--repeats", type=int, metavar="N", help="measurements of each time, after one warm-up (default: 3)")
+    run.add_argument(
+        "--record",
+        default=",".join(TO_RECORD),
+        metavar="WHAT",
+        help="what to record, comma-separated (default: %(default)s)",
+    )
+    run.add_argument(
+        "--repeats", type=int, metavar="N", help="measurements of each time, after one warm-up (default: 3)"
+    )
     run.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
     run.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
-    scenes = verb("scenes", "write sample scenes: georeferenced GeoTIFFs and questions.jsonl", "keepmap scenes samples --count 8 --seed 0")
+    scenes = verb(
+        "scenes",
+        "write sample scenes: georeferenced GeoTIFFs and questions.jsonl",
+        "keepmap scenes samples --count 8 --seed 0",
+    )
     scenes.add_argument("folder", metavar="DIR", type=Path, help="where to write; made if it is not there")
     scenes.add_argument("--count", type=int, default=8, help="number of scenes (default: 8)")
     scenes.add_argument("--seed", type=int, default=0, help="seed of the first scene (default: 0)")
-    scenes.add_argument("--size", type=int, default=256, help="edge in pixels, a multiple of 256 up to 8192 (default: 256)")
+    scenes.add_argument(
+        "--size", type=int, default=256, help="edge in pixels, a multiple of 256 up to 8192 (default: 256)"
+    )
     scenes.add_argument("--questions", type=int, default=12, metavar="N", help="questions per scene (default: 12)")
 
-    for name, summary in (("strategies", "list the strategies"), ("models", "list the models that are offered by name")):
+    for name, summary in (
+        ("strategies", "list the strategies"),
+        ("models", "list the models that are offered by name"),
+    ):
         verb(name, summary, f"keepmap {name} --json").add_argument("--json", action="store_true", help="print JSON")
 
-    train = verb("train-embedded", "train the embedded model anew", "keepmap train-embedded --minutes 60 --output training")
-    train.add_argument("--output", type=Path, default=Path("embedded-training"), metavar="DIR", help="run folder (default: %(default)s)")
-    train.add_argument("--minutes", type=float, metavar="N", help="time to aim for, turned into steps by a measurement at the start")
+    train = verb(
+        "train-embedded", "train the embedded model anew", "keepmap train-embedded --minutes 60 --output training"
+    )
+    train.add_argument(
+        "--output",
+        type=Path,
+        default=Path("embedded-training"),
+        metavar="DIR",
+        help="run folder (default: %(default)s)",
+    )
+    train.add_argument(
+        "--minutes", type=float, metavar="N", help="time to aim for, turned into steps by a measurement at the start"
+    )
     train.add_argument("--seed", type=int, default=0, help="of weights, scenes and questions (default: 0)")
-    train.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)")
+    train.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
+    )
     train.add_argument("--resume", action="store_true", help="go on with the run in DIR")
 
     doctor = verb("doctor", "say what works here and what does not", "keepmap doctor")
@@ -87,12 +133,18 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port (default: 7860)")
     parser.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
     parser.add_argument("--assets", metavar="DIR", help="folder of the stored images (default: beside the store)")
-    parser.add_argument("--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)")
+    parser.add_argument(
+        "--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
-    parser.add_argument("--public", action="store_const", const=True, help="many visitors: each sees the own runs and the samples only")
+    parser.add_argument(
+        "--public", action="store_const", const=True, help="many visitors: each sees the own runs and the samples only"
+    )
     parser.add_argument("--repeats", type=int, help="measurements of each time (default: 3)")
     parser.add_argument("--queue", type=int, help="comparisons that may wait (default: 16)")
-    parser.add_argument("--jobs-per-visitor", type=int, help="comparisons that one visitor may have waiting (default: 2)")
+    parser.add_argument(
+        "--jobs-per-visitor", type=int, help="comparisons that one visitor may have waiting (default: 2)"
+    )
     parser.add_argument("--upload-mb", type=int, help="largest upload in megabytes (default: 512)")
 
 
@@ -142,8 +194,22 @@ def _is_ours(error: Exception) -> bool:
 def _settings(options: argparse.Namespace) -> Any:
     from dashboard.settings import Settings
 
-    names = ("host", "port", "db", "assets", "model", "device", "public", "repeats", "queue", "jobs_per_visitor", "upload_mb")
-    return Settings.from_env(**{name: getattr(options, name) for name in names if getattr(options, name, None) is not None})
+    names = (
+        "host",
+        "port",
+        "db",
+        "assets",
+        "model",
+        "device",
+        "public",
+        "repeats",
+        "queue",
+        "jobs_per_visitor",
+        "upload_mb",
+    )
+    return Settings.from_env(
+        **{name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -186,7 +252,12 @@ def _run(options: argparse.Namespace) -> int:
     from dashboard.report import image_json, plain_table, run_json, run_row
 
     if options.json:
-        model = {"name": vlm.card.name, "family": vlm.card.family, "revision": vlm.card.revision, "parameters": vlm.card.parameters}
+        model = {
+            "name": vlm.card.name,
+            "family": vlm.card.family,
+            "revision": vlm.card.revision,
+            "parameters": vlm.card.parameters,
+        }
         choices = list(runs[0].request.choices) if runs else list(inquiry.choices)
         print(json.dumps({"image": image_json(image), "question": inquiry.question, "choices": choices, "model": model,
                           "comparison": comparison, "runs": [run_json(run) for run in runs]}, indent=2))  # fmt: skip
@@ -235,7 +306,9 @@ def _scenes(options: argparse.Namespace) -> int:
     try:
         written = write_scenes(options.folder, options.count, options.seed, options.size, options.questions)
     except OSError as error:
-        raise Mistake(f"{options.folder} cannot be written: {error.strerror or error}; choose another folder") from error
+        raise Mistake(
+            f"{options.folder} cannot be written: {error.strerror or error}; choose another folder"
+        ) from error
     print(f"Wrote {options.count} scenes and {written} questions to {options.folder}")
     return 0
 
@@ -257,7 +330,11 @@ def _strategies(options: argparse.Namespace) -> int:
                     "strategy": info.name,
                     "acts": "in the language model" if info.stage == "decoder" else "before the language model",
                     "does": info.reduces,
-                    "budget": "or left to its router" if info.adaptive else "all" if info.reduces == "nothing" else "required",
+                    "budget": "or left to its router"
+                    if info.adaptive
+                    else "all"
+                    if info.reduces == "nothing"
+                    else "required",
                     "needs": ", ".join(sorted(info.needs)) or "nothing",
                     "source": info.paper or "baseline",
                 }

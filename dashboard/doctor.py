@@ -39,11 +39,16 @@ def examine(settings: Settings) -> list[Finding]:
 def _python() -> Finding:
     version = platform.python_version_tuple()
     good = (3, 11) <= (int(version[0]), int(version[1])) < (3, 14)
-    return Finding("Python", good, f"{platform.python_version()}, {'supported' if good else 'supported are 3.11 to 3.13'}")
+    return Finding(
+        "Python", good, f"{platform.python_version()}, {'supported' if good else 'supported are 3.11 to 3.13'}"
+    )
 
 
 def _libraries() -> list[Finding]:
-    return [Finding(name, True, metadata.version(name)) for name in ("torch", "transformers", "gradio", "rasterio", "SQLAlchemy")]
+    return [
+        Finding(name, True, metadata.version(name))
+        for name in ("torch", "transformers", "gradio", "rasterio", "SQLAlchemy")
+    ]
 
 
 def _device() -> Finding:
@@ -57,7 +62,12 @@ def _torchvision() -> Finding:
         version = metadata.version("torchvision")
     except metadata.PackageNotFoundError:
         return Finding("no torchvision", True, "not installed, which is right")
-    return Finding("no torchvision", False, f"{version} is installed; a build that does not fit torch breaks the models: pip uninstall torchvision", is_needed=False)
+    return Finding(
+        "no torchvision",
+        False,
+        f"{version} is installed; a build that does not fit torch breaks the models: pip uninstall torchvision",
+        is_needed=False,
+    )
 
 
 def _weights() -> Finding:
@@ -67,12 +77,18 @@ def _weights() -> Finding:
     from compression.backends import load_model
 
     card = load_model("embedded", device="cpu").card
-    return Finding("embedded weights", True, f"{file.stat().st_size / 1e6:.1f} MB, {card.parameters / 1e6:.2f} M parameters, sha256 {card.revision[:12]}")
+    return Finding(
+        "embedded weights",
+        True,
+        f"{file.stat().st_size / 1e6:.1f} MB, {card.parameters / 1e6:.2f} M parameters, sha256 {card.revision[:12]}",
+    )
 
 
 def _assets() -> Finding:
     missing = [name for name in _NEEDED_FILES if not (ASSETS / name).is_file()]
-    return Finding("page assets", not missing, f"missing: {', '.join(missing)}" if missing else "complete, served from here")
+    return Finding(
+        "page assets", not missing, f"missing: {', '.join(missing)}" if missing else "complete, served from here"
+    )
 
 
 def _store(settings: Settings) -> Finding:

@@ -174,6 +174,10 @@ def _dress(one: folium.Map, letter: str, comparison: str, placement: Placement) 
         pane = CustomPane(name, z_index=height, pointer_events=False)
         pane._id = f"{letter}_{height}"
         one.add_child(pane)
+    bounds = _bounds(placement)
+    # Leaflet compares the bounds with tiles that it has wrapped: across the antimeridian it goes without, and the tiles
+    # beside the image are transparent.
+    is_torn = placement.is_placed and not -180 <= bounds[0][1] <= bounds[1][1] <= 180
     tiles = TileLayer(
         f"/comparisons/{comparison}/image/{{z}}/{{x}}/{{y}}.png",
         attr="the image",
@@ -184,9 +188,9 @@ def _dress(one: folium.Map, letter: str, comparison: str, placement: Placement) 
         max_zoom=DEEPEST,
         max_native_zoom=placement.zoom,
         min_native_zoom=0,
-        no_wrap=not placement.is_placed,  # an image across the antimeridian goes on beyond 180 degrees
+        no_wrap=not is_torn,
         pane="km-image",
-        bounds=_bounds(placement),
+        bounds=None if is_torn else bounds,
     )
     tiles._id = letter
     one.add_child(tiles)

@@ -16,6 +16,7 @@ from dashboard.markup import LETTERS, count
 from dashboard.messages import sentence
 from dashboard.opened import Attention, Opened, counts, tops_of_change
 from dashboard.placement import Placement
+from dashboard.rasters import NO_TOKEN
 from dashboard.wire import packed, token_boxes
 from storage import Comparison, JobRow, Pane
 
@@ -182,13 +183,25 @@ def _score_json(run: Opened, info: StrategyInfo | None) -> dict[str, Any] | None
 
 def _attention_json(run: Opened, kind: Attention, first: Opened | None, of: str) -> dict[str, Any]:
     strong = []
+    levels = level_indices(run)
     for layer in range(kind.layers):
         tokens = kind.strong(layer)
         boxes = token_boxes(run, tokens).tolist()
         values = kind.rows[layer, tokens].astype(float).tolist()
-        strong.append([[token, *box, value] for token, box, value in zip(tokens.tolist(), boxes, values, strict=True)])
+        strong.append(
+            [[level, *box, value] for level, box, value in zip(levels[tokens].tolist(), boxes, values, strict=True)]
+        )
     changes = [] if first is None else tops_of_change(run, first, of)
     return {"top": _numbers(kind.top), "mass": _numbers(kind.mass), "strong": strong, "change": changes}
+
+
+def level_indices(run: Opened) -> NDArray[np.int64]:
+    """The level of views of each token, int64 [tokens]."""
+    found = np.zeros(len(run), dtype=np.int64)
+    for number, level in enumerate(run.levels):
+        for raster in level.rasters:
+            found[raster.index[raster.index != NO_TOKEN]] = number
+    return found
 
 
 def _streams_json(run: Opened) -> Mapping[str, int] | None:

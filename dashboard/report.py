@@ -95,9 +95,14 @@ def plain_table(rows: Sequence[dict[str, str]]) -> str:
     """
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    numeric = {name: all(row[name].replace(",", "").replace(".", "").isdigit() or row[name] == "-" for row in rows) for name in names}
+    numeric = {
+        name: all(row[name].replace(",", "").replace(".", "").isdigit() or row[name] == "-" for row in rows)
+        for name in names
+    }
     lines = [
-        "  ".join(row[name].rjust(widths[name]) if numeric[name] else row[name].ljust(widths[name]) for name in names).rstrip()
+        "  ".join(
+            row[name].rjust(widths[name]) if numeric[name] else row[name].ljust(widths[name]) for name in names
+        ).rstrip()
         for row in [dict(zip(names, names, strict=True)), *rows]
     ]
     return "\n".join(lines)

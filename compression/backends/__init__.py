@@ -78,7 +78,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnavailable(
-            f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a network, or use the embedded model"
+            f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a "
+            "network, or use the embedded model"
         ) from error
     if kind != "llava":
         raise UnknownModel(

@@ -1,6 +1,7 @@
 """Fused attention that can also hand out a few rows.
 
-Fused kernels return no weights, and asking the library for all of them switches the whole model to a slower path and keeps
+Fused kernels return no weights, and asking the library for all of them switches the whole model to a slower path and
+keeps
 gigabytes. This attention function runs the library's fused kernel unchanged and, only while someone listens, recomputes
 the few rows that were asked for from the same queries and keys.
 """
@@ -30,7 +31,7 @@ _listener: ContextVar[tuple[Rows, Hear] | None] = ContextVar("keepmap_attention_
 
 @contextmanager
 def listening(rows: Rows, hear: Hear) -> Iterator[None]:
-    """Hand out attention rows of this thread's forward passes inside the block; nothing listens after it, whatever happens."""
+    """Hand out attention rows of this thread's forward passes inside the block; nothing listens after it."""
     token = _listener.set((rows, hear))
     try:
         yield

@@ -165,7 +165,7 @@ class VLM(Protocol):
     dtype: str
 
     def wanted_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) at which the model wants an image of this (height, width): reading more pixels is wasted."""
+        """The (height, width) at which the model wants an image of this (height, width); more would be wasted."""
 
     def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
         """What the model does not see of an image of this (height, width), in sentences."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,7 @@ def log_probability(model: Any, ids: Sequence[int], first: Tensor, cache: Any, d
     """Log-probability of a whole answer: its first token from the prompt, the others from decoding steps."""
     total = float(first[ids[0]])
     branch = copy.deepcopy(cache) if len(ids) > 1 else None
-    for token, following in zip(ids[:-1], ids[1:], strict=True):
+    for token, following in itertools.pairwise(ids):
         scored, _ = step(model, token, branch, device)
         total += float(scored[following])
     return total

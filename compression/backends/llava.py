@@ -132,7 +132,7 @@ class LlavaBackend:
         return int(self.config.vision_config.image_size)
 
     def seen_box(self, image_size: tuple[int, int]) -> Box:
-        """The part of an image of (height, width) that the model sees, (left, top, right, bottom) in original pixels."""
+        """The part of an image of (height, width) that the model sees, in original pixels."""
         height, width = image_size
         if not self.processor.do_center_crop:
             return 0.0, 0.0, float(width), float(height)
@@ -153,12 +153,14 @@ class LlavaBackend:
         said = []
         if (left, top, right, bottom) != (0, 0, width, height):
             said.append(
-                f"The model sees the central {right - left:.0f} × {bottom - top:.0f} pixels of {width:,} × {height:,} only."
+                f"The model sees the central {right - left:.0f} × {bottom - top:.0f} pixels of {width:,} × "
+                f"{height:,} only."
             )
         scale = (right - left) / self.side, (bottom - top) / self.side
         if max(scale) > 1.5:
             said.append(
-                f"The model reads {self.side} × {self.side} pixels: {max(scale):.1f} pixels of the image become one, and smaller things vanish."
+                f"The model reads {self.side} × {self.side} pixels: {max(scale):.1f} pixels of the image become "
+                "one, and smaller things vanish."
             )
         if max(scale) / min(scale) > 1.05:
             said.append("The image is not square: the model sees it squeezed to a square.")
@@ -312,7 +314,7 @@ class LlavaBackend:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
-        """Differentiable log-probability of the answer's tokens given projected visual tokens [tokens, dim]; a scalar."""
+        """Log-probability of an answer given projected visual tokens [tokens, dim]; a differentiable scalar."""
         blocks = blocks_of(Selection.prune(len(tokens), np.arange(len(tokens))), tokens.grid)
         ids, _ = self.lay_out(prompt, blocks)
         said = answer_ids(self.tokenizer, prompt, answer)
@@ -327,7 +329,8 @@ class LlavaBackend:
         missing = plan.needs - self.provides
         if missing:
             raise MissingSignal(
-                f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; choose another strategy"
+                f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; "
+                "choose another strategy"
             )
         for one in plan.steps:
             if one.stage is Stage.DECODER:

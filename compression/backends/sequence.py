@@ -30,7 +30,7 @@ def blocks_of(selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
 
 
 def question_span(prompt: Prompt) -> tuple[int, int]:
-    """Where the question lies in the prompt's text, as characters; all that follows the picture where it is not found."""
+    """Where the question lies in the prompt's text, as characters; all after the picture where it is not found."""
     if prompt.span is not None:
         return prompt.span
     start = prompt.text.rfind(prompt.question)

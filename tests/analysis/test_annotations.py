@@ -7,7 +7,9 @@ import pytest
 from analysis.annotations import Annotation, find_annotation, read_annotations, write_annotations
 from analysis.errors import InvalidAnnotation
 
-LINE = Annotation("a.tif", "Where is the ship?", ("north", "south"), "north", "scene-geometric", "dir", ((0.0, 0.0, 16.0, 16.0),))
+LINE = Annotation(
+    "a.tif", "Where is the ship?", ("north", "south"), "north", "scene-geometric", "dir", ((0.0, 0.0, 16.0, 16.0),)
+)
 
 
 def test_what_was_written_is_found_again_whatever_the_punctuation(tmp_path):
@@ -23,7 +25,13 @@ def test_an_image_without_a_list_has_no_annotation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1, 2]", '{"image": "a.tif"}', '{"image": "a", "question": "q", "answer": "x", "evidence": [[5, 5, 1, 1]]}']
+    "line",
+    [
+        "not json",
+        "[1, 2]",
+        '{"image": "a.tif"}',
+        '{"image": "a", "question": "q", "answer": "x", "evidence": [[5, 5, 1, 1]]}',
+    ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path, line):
     (tmp_path / "questions.jsonl").write_text("\n" + line + "\n")

@@ -11,7 +11,16 @@ from analysis.cost import encode_flops, measured_peak, prefill_flops
 from compression.backends.base import Architecture
 
 SMALL = Architecture(
-    layers=2, dim=24, heads=4, kv_heads=2, head_dim=6, ffn=40, vocabulary=21, encoder_layers=3, encoder_dim=32, encoder_ffn=48
+    layers=2,
+    dim=24,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,
+    ffn=40,
+    vocabulary=21,
+    encoder_layers=3,
+    encoder_dim=32,
+    encoder_ffn=48,
 )
 
 

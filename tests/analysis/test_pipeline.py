@@ -31,13 +31,17 @@ def embedded() -> VLM:
 def inquiry(tmp_path: Path) -> Inquiry:
     """A question about a scene, written as a georeferenced file that declares itself synthetic."""
     scene = make_scene(11)
-    question = next(one for one in ask(scene, np.random.default_rng(1), 20, lettered_share=0.0) if one.task == "quarter")
+    question = next(
+        one for one in ask(scene, np.random.default_rng(1), 20, lettered_share=0.0) if one.task == "quarter"
+    )
     path = tmp_path / "scene.tif"
     write_geotiff(path, scene.image, scene.crs, scene.transform, tags={SYNTHETIC_TAG: "seed 11"})
     return Inquiry(path, open_image(path), question.text, question.choices, question.answer, question.evidence)
 
 
-@pytest.mark.parametrize("strategy", ["identity", "dualcomp", *(f"{name}@0.5" for name in CATALOGUE.names() if name != "identity")])
+@pytest.mark.parametrize(
+    "strategy", ["identity", "dualcomp", *(f"{name}@0.5" for name in CATALOGUE.names() if name != "identity")]
+)
 def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     run = execute(inquiry, CATALOGUE.plan(strategy), embedded, repeats=1)
     total = sum(run.selection.counts().values())
@@ -67,7 +71,9 @@ def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
 
 
 def test_fewer_tokens_cost_less(embedded, inquiry):
-    full, quarter = (execute(inquiry, CATALOGUE.plan(text), embedded, repeats=1) for text in ("identity", "uniform_grid@0.25"))
+    full, quarter = (
+        execute(inquiry, CATALOGUE.plan(text), embedded, repeats=1) for text in ("identity", "uniform_grid@0.25")
+    )
     assert quarter.cost.prefill_flops < 0.3 * full.cost.prefill_flops
     assert quarter.cost.kv_cache_bytes < 0.3 * full.cost.kv_cache_bytes
     assert full.cost.compress is None
@@ -75,7 +81,9 @@ def test_fewer_tokens_cost_less(embedded, inquiry):
 
 
 def test_the_same_request_has_the_same_digest_and_another_run_another_id(embedded, inquiry):
-    first, second, other = (execute(inquiry, CATALOGUE.plan("random_subset@0.5"), embedded, seed=seed, repeats=1) for seed in (1, 1, 2))
+    first, second, other = (
+        execute(inquiry, CATALOGUE.plan("random_subset@0.5"), embedded, seed=seed, repeats=1) for seed in (1, 1, 2)
+    )
     assert first.request.digest == second.request.digest != other.request.digest
     assert first.id != second.id
     assert first.selection == second.selection
@@ -85,7 +93,9 @@ def test_the_same_request_has_the_same_digest_and_another_run_another_id(embedde
 def test_a_strategy_that_is_refused_does_not_stop_the_others(embedded, inquiry):
     plans = [CATALOGUE.plan(text) for text in ("identity", "fastv@2", "uniform_grid@16")]
     told: list[tuple[str, float]] = []
-    outcomes = list(compare(inquiry, plans, embedded, repeats=1, progress=lambda words, share: told.append((words, share))))
+    outcomes = list(
+        compare(inquiry, plans, embedded, repeats=1, progress=lambda words, share: told.append((words, share)))
+    )
     assert [outcome.run is not None for outcome in outcomes] == [True, False, True]
     assert outcomes[1].stage == "refused"
     assert outcomes[1].lowest == 44
@@ -104,7 +114,12 @@ def test_a_cancelled_comparison_says_so_for_what_did_not_run(embedded, inquiry):
 def test_a_photograph_is_labelled_as_outside_the_models_domain(embedded, tmp_path):
     path = tmp_path / "photo.tif"
     write_geotiff(path, np.random.default_rng(0).integers(0, 255, (300, 500, 3), dtype=np.uint8), None, None)
-    run = execute(Inquiry(path, open_image(path), "How many ships are there?"), CATALOGUE.plan("dualcomp@0.1"), embedded, repeats=1)
+    run = execute(
+        Inquiry(path, open_image(path), "How many ships are there?"),
+        CATALOGUE.plan("dualcomp@0.1"),
+        embedded,
+        repeats=1,
+    )
     assert OUT_OF_DOMAIN in run.labels
     assert any("not on photographs" in notice for notice in run.notices)
     assert any("not square" in notice for notice in run.notices)
@@ -115,7 +130,9 @@ def test_a_photograph_is_labelled_as_outside_the_models_domain(embedded, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("question", "message"), [("", "is empty"), ("   ", "is empty"), ("xyzzy plugh", "knows no word")], ids=["empty", "blank", "unknown words only"]
+    ("question", "message"),
+    [("", "is empty"), ("   ", "is empty"), ("xyzzy plugh", "knows no word")],
+    ids=["empty", "blank", "unknown words only"],
 )
 def test_a_question_that_cannot_be_asked_is_refused_before_anything_runs(embedded, inquiry, question, message):
     with pytest.raises(InvalidQuestion, match=message):
@@ -123,13 +140,20 @@ def test_a_question_that_cannot_be_asked_is_refused_before_anything_runs(embedde
 
 
 def test_an_unknown_word_is_a_notice_and_the_rest_is_asked(embedded, inquiry):
-    run = execute(Inquiry(inquiry.path, inquiry.image, "How many gigantic ships are there?"), CATALOGUE.plan("identity"), embedded, repeats=1)
+    run = execute(
+        Inquiry(inquiry.path, inquiry.image, "How many gigantic ships are there?"),
+        CATALOGUE.plan("identity"),
+        embedded,
+        repeats=1,
+    )
     assert any("gigantic" in notice for notice in run.notices)
     assert run.answer.choices[0] == "zero"
 
 
 def test_a_question_outside_the_templates_gets_the_five_likeliest_words(embedded, inquiry):
-    run = execute(Inquiry(inquiry.path, inquiry.image, "red ship north"), CATALOGUE.plan("identity"), embedded, repeats=1)
+    run = execute(
+        Inquiry(inquiry.path, inquiry.image, "red ship north"), CATALOGUE.plan("identity"), embedded, repeats=1
+    )
     assert run.request.choices == ()
     assert len(run.answer.choices) == 5
     assert list(run.answer.probabilities) == sorted(run.answer.probabilities, reverse=True)

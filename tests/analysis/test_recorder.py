@@ -18,7 +18,9 @@ def layout(visual: list[int], outputs: list[int], length: int = 6) -> SequenceLa
 
 def test_attention_to_a_merged_token_is_shared_by_its_members_and_nothing_is_lost():
     recorder = Recorder()
-    recorder.attention(0, torch.tensor([[0.1, 0.4, 0.2, 0.1, 0.1, 0.1], [0.0, 0.2, 0.6, 0.1, 0.1, 0.0]]), layout([1, 2], [0, 1]))
+    recorder.attention(
+        0, torch.tensor([[0.1, 0.4, 0.2, 0.1, 0.1, 0.1], [0.0, 0.2, 0.6, 0.1, 0.1, 0.0]]), layout([1, 2], [0, 1])
+    )
     merged = Selection.merge(4, [0, 3], [([0, 1], [0.75, 0.25]), ([3], [1.0])])
     recording = recorder.finish(merged)
     assert np.allclose(recording.answer[0], [0.3, 0.1, np.nan, 0.2], atol=1e-3, equal_nan=True)
@@ -44,5 +46,9 @@ def test_a_recorder_that_heard_nothing_says_so():
 
 def test_a_question_without_words_leaves_its_row_empty():
     recorder = Recorder()
-    recorder.attention(0, torch.tensor([[0.5, 0.25, 0.25]]), SequenceLayout(3, np.array([1]), np.array([0]), np.array([], dtype=int), 2))
+    recorder.attention(
+        0,
+        torch.tensor([[0.5, 0.25, 0.25]]),
+        SequenceLayout(3, np.array([1]), np.array([0]), np.array([], dtype=int), 2),
+    )
     assert np.isnan(recorder.finish(Selection.prune(1, [0])).question).all()

@@ -32,6 +32,8 @@ def test_without_an_evidence_region_there_is_no_recall():
     assert evidence_recall(Selection.prune(4, [0]), GRID, [(100, 100, 120, 120)]) is None
 
 
-@pytest.mark.parametrize(("first", "second", "overlap"), [([0, 1], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([0, 1], [1, 2], 1 / 3)])
+@pytest.mark.parametrize(
+    ("first", "second", "overlap"), [([0, 1], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([0, 1], [1, 2], 1 / 3)]
+)
 def test_jaccard_is_intersection_over_union(first, second, overlap):
     assert jaccard(Selection.prune(4, first), Selection.prune(4, second)) == pytest.approx(overlap)

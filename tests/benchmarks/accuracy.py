@@ -86,14 +86,24 @@ def main() -> None:
     for plan in plans:
         tally = tallies[str(plan)]
         name = "`dualcomp`, its rule router chooses" if str(plan) == "dualcomp" else f"`{plan}`"
-        rows.append([name, *(cell(tally.right[family]) for family in FAMILIES), f"{np.mean(tally.recall):.2f}", f"{np.mean(tally.retention):.3f}"])
+        rows.append(
+            [
+                name,
+                *(cell(tally.right[family]) for family in FAMILIES),
+                f"{np.mean(tally.recall):.2f}",
+                f"{np.mean(tally.retention):.3f}",
+            ]
+        )
     rows += [[f"`{plan}`", *["unreachable"] * (len(FAMILIES) + 2)] for plan in unreachable]
     for number, row in enumerate(rows):
         print("| " + " | ".join(row) + " |" if options.markdown else "  ".join(part.ljust(26) for part in row).rstrip())
         if options.markdown and number == 0:
             print("|" + "---|" * len(row))
     sizes = {family: len(tallies[str(plans[0])].right[family]) for family in FAMILIES}
-    print(f"\nn = {', '.join(f'{count} {family}' for family, count in sizes.items())}; {time.perf_counter() - start:.0f} s; weights {vlm.card.revision[:12]}")
+    print(
+        f"\nn = {', '.join(f'{count} {family}' for family, count in sizes.items())}; "
+        f"{time.perf_counter() - start:.0f} s; weights {vlm.card.revision[:12]}"
+    )
 
 
 if __name__ == "__main__":

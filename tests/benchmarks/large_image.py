@@ -43,7 +43,11 @@ def work(path: Path) -> dict[str, float]:
             begin = time.perf_counter()
             imagery.pixel_tile(path, z, at, at)
             tiles.append(time.perf_counter() - begin)
-    peak = next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    peak = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
     return {
         "open_seconds": opened - start,
         "compare_seconds": compared - opened,
@@ -68,12 +72,27 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for size in (256, options.size):
             begin = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "dashboard.cli", "scenes", folder, "--count", "1", "--size", str(size)], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "dashboard.cli", "scenes", folder, "--count", "1", "--size", str(size)],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             made = time.perf_counter() - begin
             path = next(Path(folder).glob(f"scene-{size}-*.tif"))
-            told = json.loads(subprocess.run([sys.executable, "-m", "tests.benchmarks.large_image", "--work", str(path)], check=True, capture_output=True, text=True).stdout)
+            told = json.loads(
+                subprocess.run(
+                    [sys.executable, "-m", "tests.benchmarks.large_image", "--work", str(path)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+            )
             peaks[size] = told.pop("peak_bytes")
-            print(f"{size:5} px: file {path.stat().st_size / 1e6:.1f} MB made in {made:.1f} s; peak {peaks[size] / 2**20:.0f} MiB; " + ", ".join(f"{name} {value:.3g}" for name, value in told.items()))
+            print(
+                f"{size:5} px: file {path.stat().st_size / 1e6:.1f} MB made in {made:.1f} s; peak "
+                f"{peaks[size] / 2**20:.0f} MiB; "
+                + ", ".join(f"{name} {value:.3g}" for name, value in told.items())
+            )
     ratio = peaks[options.size] / peaks[256]
     print(f"peak memory {options.size} px / 256 px = {ratio:.2f}; goal {GOAL}: {'met' if ratio <= GOAL else 'missed'}")
     return 0 if ratio <= GOAL else 1

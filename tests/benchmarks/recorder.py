@@ -2,8 +2,10 @@
 
     python -m tests.benchmarks.recorder [--rounds 9] [--threads 1]
 
-Two models: one with random weights of a middling size (1,024 visual tokens, 8 layers of width 512, grouped key heads), where
-the ratio says something about real models, and the embedded model, where it mostly says what a Python call costs. The two
+Two models: one with random weights of a middling size (1,024 visual tokens, 8 layers of width 512, grouped key heads),
+where
+the ratio says something about real models, and the embedded model, where it mostly says what a Python call costs. The
+two
 kinds of pass alternate, so that a busy machine slows both; the median of the pairs' ratios counts. CPU seconds, not
 wall time.
 """
@@ -18,7 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 from transformers.utils import logging
 
 from analysis.recorder import Recorder
@@ -37,12 +45,17 @@ QUESTION = "where is the red ship what is north a b c d"
 def middling(folder: Path) -> LlavaBackend:
     """A random model of 1,024 visual tokens and 8 layers, with the tiny checkpoint's words."""
     save_tiny_llava(folder)
-    vision = CLIPVisionConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=512, patch_size=16)
+    vision = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=512, patch_size=16
+    )
     text = LlamaConfig(
-        vocab_size=21, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+        vocab_size=21, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=4,
         max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
-    LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=4, vision_feature_layer=-2)).save_pretrained(folder)
+    LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=4, vision_feature_layer=-2)
+    ).save_pretrained(folder)
     backend = LlavaBackend(folder, device="cpu")
     backend.processor = CLIPImageProcessorPil(size={"height": 512, "width": 512}, do_center_crop=False)
     return backend
@@ -84,7 +97,10 @@ def main() -> int:
         tokens = small.encode(image[:256, :256], (256, 256))
         measured["embedded"] = ratios(small, tokens, small.prompt("How many ships are there?"), 5 * options.rounds)
     for name, values in measured.items():
-        print(f"{name:10} recorder / plain = {statistics.median(values):.3f}  (pairs {min(values):.3f} to {max(values):.3f}, n = {len(values)})")
+        print(
+            f"{name:10} recorder / plain = {statistics.median(values):.3f}  (pairs {min(values):.3f} to "
+            f"{max(values):.3f}, n = {len(values)})"
+        )
     met = statistics.median(measured["middling"]) <= GOAL
     print(f"goal {GOAL}: {'met' if met else 'missed'} on the middling model")
     return 0 if met else 1

@@ -77,7 +77,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             image = open_image(file)
             store.put_image(file)
             comparison, runs = make_comparison(
-                1, ("identity@1.0", "dualcomp@0.25"), image=image, tokens=(16, 16) if views == 1 else (8, 8), views=views
+                1,
+                ("identity@1.0", "dualcomp@0.25"),
+                image=image,
+                tokens=(16, 16) if views == 1 else (8, 8),
+                views=views,
             )
             for run in runs:
                 store.add(run)
@@ -89,7 +93,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     log = (folder / "log.txt").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard.cli", "serve", "--port", str(port), "--db", database, "--repeats", "1"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=subprocess.STDOUT,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}, stdout=log,
+        stderr=subprocess.STDOUT,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

@@ -149,10 +149,14 @@ def test_the_page_does_not_grow_with_the_number_of_tokens(visitor: Visitor) -> N
     sizes = {}
     for name, identity in (("small", visitor.site.small), ("large", visitor.site.large)):
         received: list[int] = []
-        visitor.page.on("response", lambda reply, into=received: into.append(int(reply.headers.get("content-length") or 0)))
+        visitor.page.on(
+            "response", lambda reply, into=received: into.append(int(reply.headers.get("content-length") or 0))
+        )
         page = visitor.page.request.get(f"{visitor.site.url}/maps/{identity}")
         visitor.page.goto(f"{visitor.site.url}/maps/{identity}")
-        visitor.page.wait_for_function("document.querySelectorAll('.plate[data-state=done] .leaflet-tile-loaded').length > 1")
+        visitor.page.wait_for_function(
+            "document.querySelectorAll('.plate[data-state=done] .leaflet-tile-loaded').length > 1"
+        )
         visitor.page.wait_for_load_state("networkidle")
         sizes[name] = len(page.body()), sum(received)
     assert sizes["large"][0] < 1.1 * sizes["small"][0]

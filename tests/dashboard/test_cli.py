@@ -74,10 +74,23 @@ def test_the_json_has_every_promised_field(scenes, capsys):
     told = json.loads(capsys.readouterr().out)
     assert {"image", "question", "choices", "model", "runs"} <= told.keys()
     [one] = told["runs"]
-    assert {"run", "request", "strategy", "answer", "probabilities", "kept", "merged", "dropped", "labels", "environment"} <= one.keys()
+    assert {
+        "run",
+        "request",
+        "strategy",
+        "answer",
+        "probabilities",
+        "kept",
+        "merged",
+        "dropped",
+        "labels",
+        "environment",
+    } <= one.keys()
     assert {"total", "requested", "realised", "per_layer"} <= one["tokens"].keys()
     assert {"lambda", "rho", "stream shares"} <= one["router"].keys()
-    assert {"encode_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "prefill_flops"} <= one["cost"].keys()
+    assert {"encode_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "prefill_flops"} <= one[
+        "cost"
+    ].keys()
     assert {"kv_cache_bytes", "peak_memory_bytes", "device", "repeats"} <= one["cost"].keys()
     assert one["kept"] + one["merged"] + one["dropped"] == one["tokens"]["total"] == 256
 
@@ -154,7 +167,15 @@ def test_unusual_images_are_handled(tmp_path, capsys, shape):
 def test_a_sixteen_bit_image_with_four_bands_is_handled(tmp_path, capsys):
     place = rasterio.Affine(10, 0, 500000, 0, -10, 5000000)
     with rasterio.open(
-        tmp_path / "deep.tif", "w", driver="GTiff", width=64, height=48, count=4, dtype="uint16", crs="EPSG:32633", transform=place
+        tmp_path / "deep.tif",
+        "w",
+        driver="GTiff",
+        width=64,
+        height=48,
+        count=4,
+        dtype="uint16",
+        crs="EPSG:32633",
+        transform=place,
     ) as file:
         file.write(np.random.default_rng(0).integers(0, 4000, (4, 48, 64), dtype=np.uint16))
     assert run(tmp_path / "deep.tif", COUNT, "-s", "uniform_grid@0.25", "--json") == 0
@@ -267,7 +288,10 @@ def test_every_verb_has_help_with_an_example(capsys):
 
 def test_help_answers_without_heavy_imports():
     heavy = "('torch', 'gradio', 'transformers', 'rasterio', 'sqlalchemy')"
-    code = f"import sys; from dashboard.cli import build_parser; build_parser().format_help(); print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        "import sys; from dashboard.cli import build_parser; build_parser().format_help(); "
+        f"print([module for module in {heavy} if module in sys.modules])"
+    )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
 

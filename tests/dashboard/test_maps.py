@@ -8,9 +8,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from analysis.imagery import describe
+from analysis.imagery import describe, write_geotiff
 from analysis.pipeline import open_image
 from dashboard.maps import Page, maps_page, modules
 from dashboard.panes import caption, has_map, state_markup
@@ -132,6 +133,19 @@ def test_a_georeferenced_image_lies_in_web_mercator_and_another_in_plain_pixels(
     comparison = replace(made(), image=open_image(path))
     assert "L.CRS.Simple" in maps_page(comparison, place_image(comparison.image, path), [""] * 3).html
     assert not describe(path).is_georeferenced
+
+
+def test_an_image_across_the_antimeridian_keeps_the_tiles_on_both_sides(tmp_path: Path) -> None:
+    path = tmp_path / "across.tif"
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    write_geotiff(path, pixels, "EPSG:32601", (800.0, 0.0, 140_000.0, 0.0, -800.0, 150_000.0))
+    comparison = replace(made(), image=open_image(path))
+    placement = place_image(comparison.image, path)
+    assert placement.place is not None
+    assert placement.place.bounds_lonlat[2] > 180
+    html = maps_page(comparison, placement, [""] * 3).html
+    assert '"noWrap": false' in html
+    assert '"bounds"' not in html
 
 
 def test_labels_of_the_layers_are_one_group_of_radios() -> None:

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.run import ImageRef
+from compression.grid import TokenGrid, View
 from compression.selection import Selection
 from dashboard.opened import Opened
+from dashboard.panes import level_indices
 from dashboard.placement import place_image
 from dashboard.rasters import levels_of
 from dashboard.wire import attention_bytes, facts_json, token_boxes, tokens_in, tokens_json
@@ -114,3 +116,10 @@ def test_boxes_of_tokens_are_those_of_the_grid() -> None:
 def test_strong_values_are_few_and_the_strongest_come_first() -> None:
     run = Opened.of(run_of(one_of_each(), attention=[0.04, 0.06, 0.3] + [0.0] * 13))
     assert run.attention["answer"].strong(0).tolist() == [2, 1]
+
+
+def test_every_token_knows_its_level_of_views() -> None:
+    views = (View(2, 2, (0, 0, 256, 256), "thumbnail"), *(View(2, 2, (x, 0, x + 128, 256), f"{x}") for x in (0, 128)))
+    run = Opened.of(replace(make_run(0, (2, 6), "divprune@0.25"), grid=TokenGrid(views, (256, 256))))
+    assert level_indices(run).tolist() == [0] * 4 + [1] * 8
+    assert run.level == 1

@@ -17,13 +17,16 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 class EmbeddedBackend(LlavaBackend):
     """The small model of this repository, loaded like any other LLaVA directory.
 
-    Free text is brought onto the templates that it was taught; a question outside them is asked as it stands, with a notice.
+    Free text is brought onto the templates that it was taught; a question outside them is asked as it stands, with a
+    notice.
     """
 
     family = "embedded"
     domain = "synthetic scenes"
 
-    def __init__(self, source: str | Path = CHECKPOINT, *, name: str = "embedded", device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, source: str | Path = CHECKPOINT, *, name: str = "embedded", device: str = "auto", dtype: str = "auto"
+    ) -> None:
         super().__init__(source, name=name, device=device, dtype=dtype)
 
     def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
@@ -48,7 +51,8 @@ class EmbeddedBackend(LlavaBackend):
             words = [word for word in questions.tokenise_text(question) if word not in unknown and word != "?"]
             if not words:
                 raise InvalidQuestion(
-                    f"the embedded model knows no word of {question!r}; it has {len(questions.VOCABULARY)} words: ask, for example, "
+                    f"the embedded model knows no word of {question!r}; it has {len(questions.VOCABULARY)} words: "
+                    "ask, for example, "
                     f"{questions.TEMPLATES[0].example}"
                 )
             asked, answers, family, task = " ".join(words), (), "", ""

@@ -72,7 +72,13 @@ const where = (place, several) =>
 
 const span = (low, high) => `${brief4(low)} to ${brief4(high)}`;
 const brief4 = (value) => String(Number(value.toFixed(Math.abs(value) < 1000 ? 1 : 0)));
-const degrees = ([longitude, latitude]) => `${latitude.toFixed(6)}, ${longitude.toFixed(6)}`.replaceAll("-", MINUS);
+
+/** Latitude and longitude in degrees, the longitude from -180 to 180. */
+function degrees([longitude, latitude]) {
+  const turned = ((((longitude + 180) % 360) + 360) % 360) - 180;
+  return `${latitude.toFixed(6)}, ${turned.toFixed(6)}`.replaceAll("-", MINUS);
+}
+
 
 function overlapsEvidence(box, evidence) {
   return evidence.some(

@@ -206,16 +206,15 @@ export class Pane {
     const recorded = this.facts && this.facts.attention[of];
     if (!recorded || layer === null || layer >= recorded.top.length) return [];
     if (state.layer === "Attention")
-      return recorded.strong[layer].map(([, left, top, right, bottom, value]) => ({
-        box: [left, top, right, bottom],
-        text: percent(value),
-      }));
+      return recorded.strong[layer]
+        .filter(([level]) => level === this.level)
+        .map(([, left, top, right, bottom, value]) => ({ box: [left, top, right, bottom], text: percent(value) }));
     if (state.layer !== "Difference" || compared !== "attention" || !this.#isComparable() || !this.tokens) return [];
     if (!this.values || !this.reference || this === this.shared.first()) return [];
     const found = [];
     for (let token = 0; token < this.values.length; token++) {
       const change = difference(this.values, this.reference, token);
-      if (Math.abs(change) < STRONG) continue;
+      if (Math.abs(change) < STRONG || this.tokens.place[token].level !== this.level) continue;
       found.push({ size: Math.abs(change), box: boxOf(this.tokens, token), text: signed(change, hundredths(change)) });
     }
     return found.sort((a, b) => b.size - a.size).slice(0, info.most_labels);

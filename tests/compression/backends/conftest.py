@@ -1,4 +1,5 @@
-"""A tiny LLaVA with random weights, saved and loaded as an ordinary checkpoint: the real classes, nothing downloaded."""
+"""A tiny LLaVA with random weights, saved and loaded as an ordinary checkpoint: the real classes, nothing
+downloaded."""
 
 from __future__ import annotations
 
@@ -22,20 +23,47 @@ from transformers import (
 from compression.backends.llava import LlavaBackend
 from compression.tokens import VisualTokens
 
-WORDS = ["USER:", "ASSISTANT:", "where", "is", "the", "red", "ship", "what", "north", "south", "east", "west", "a", "b", "c", "d"]
+WORDS = [
+    "USER:",
+    "ASSISTANT:",
+    "where",
+    "is",
+    "the",
+    "red",
+    "ship",
+    "what",
+    "north",
+    "south",
+    "east",
+    "west",
+    "a",
+    "b",
+    "c",
+    "d",
+]
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<image>"]
 
 
 def save_tiny_llava(folder: Path, *, centre_crop: bool = False) -> Path:
-    """Write a checkpoint with 16 visual tokens, 4 language layers, grouped key heads and the second-last feature layer."""
+    """Write a checkpoint with 16 visual tokens, 4 language layers, grouped key heads and the second-last feature
+    layer."""
     torch.manual_seed(0)
-    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8
+    )
     text = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=24, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=24, intermediate_size=40, num_hidden_layers=4,
+        num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=text, image_token_id=4, vision_feature_layer=-2, vision_feature_select_strategy="default")
+        LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_id=4,
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+        )
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -51,7 +79,11 @@ def save_tiny_llava(folder: Path, *, centre_crop: bool = False) -> Path:
     size = {"shortest_edge": 32} if centre_crop else {"height": 32, "width": 32}
     pictures = CLIPImageProcessorPil(size=size, do_center_crop=centre_crop, crop_size={"height": 32, "width": 32})
     LlavaProcessor(
-        image_processor=pictures, tokenizer=tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return folder
 

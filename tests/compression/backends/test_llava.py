@@ -55,7 +55,9 @@ def word_logs(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def masked_reference(stock: LlavaForConditionalGeneration, ids: Tensor, features: Tensor, dropped: list[int], layer: int) -> Tensor:
+def masked_reference(
+    stock: LlavaForConditionalGeneration, ids: Tensor, features: Tensor, dropped: list[int], layer: int
+) -> Tensor:
     """Logits of the full-length model in which dropped positions cannot be attended from `layer` on."""
     language = stock.model.language_model
     hidden = language.embed_tokens(ids).clone()
@@ -123,7 +125,9 @@ def test_a_cut_keeps_the_asked_mean_over_the_layers(tiny_vlm, photo_tokens, prom
     assert np.mean(ours.tokens_per_layer) <= 8
     assert len(ours.selection) == 5
     assert ours.sequence_per_layer == (24, 13, 13, 13)
-    assert ours.kv_cache_bytes == (24 + 3 * 13) * 2 * 2 * 6 * 4  # positions, keys and values, key heads, head dim, float32
+    assert (
+        ours.kv_cache_bytes == (24 + 3 * 13) * 2 * 2 * 6 * 4
+    )  # positions, keys and values, key heads, head dim, float32
 
 
 def test_a_budget_below_the_cuts_reach_is_refused_with_the_lowest_reachable_one(tiny_vlm, photo_tokens, prompt):
@@ -203,7 +207,9 @@ def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
 @pytest.mark.parametrize("strategy", CATALOGUE.names())
 def test_no_hook_survives_a_run_of_any_strategy(tiny_vlm, photo_tokens, prompt, strategy):
     before = hooks_on(tiny_vlm)
-    tiny_vlm.generate(photo_tokens, prompt, CATALOGUE.plan(f"{strategy}@{'1.0' if strategy == 'identity' else 10}"), probe=Recorder())
+    tiny_vlm.generate(
+        photo_tokens, prompt, CATALOGUE.plan(f"{strategy}@{'1.0' if strategy == 'identity' else 10}"), probe=Recorder()
+    )
     assert hooks_on(tiny_vlm) == before
 
 
@@ -252,7 +258,10 @@ def test_several_views_fill_their_own_placeholders(tiny_vlm, stock, photo):
     one = tiny_vlm.encode(photo, (32, 32))
     other = tiny_vlm.encode(photo[::-1].copy(), (32, 32))
     grid = TokenGrid((View(4, 4, (0, 0, 32, 32), "a1"), View(4, 4, (32, 0, 64, 32), "b1")), (32, 64))
-    signals = {name: torch.cat([one.signals[name], other.signals[name]], dim=1 if name == Signal.CLS_ATTENTION else 0) for name in one.signals}
+    signals = {
+        name: torch.cat([one.signals[name], other.signals[name]], dim=1 if name == Signal.CLS_ATTENTION else 0)
+        for name in one.signals
+    }
     tokens = VisualTokens.whole(torch.cat([one.features, other.features]), grid, signals)
     prompt = Prompt(QUESTION, ALL_WORDS, f"a <image> b <image> {QUESTION} ASSISTANT:")
     ours = tiny_vlm.generate(tokens, prompt, CATALOGUE.plan("uniform_grid@12"))
@@ -298,8 +307,15 @@ def test_mistakes_are_named(tiny_vlm, photo_tokens, prompt, tmp_path, tiny_folde
     with pytest.raises(InvalidQuestion, match="empty"):
         tiny_vlm.prompt("   ")
     with pytest.raises(InvalidQuestion, match="placeholders"):
-        tiny_vlm.generate(photo_tokens, Prompt("x", ALL_WORDS, "<image> <image> where ASSISTANT:"), CATALOGUE.plan("identity"))
-    bare = VisualTokens(photo_tokens.features, photo_tokens.grid, photo_tokens.index, {Signal.PROJECTED: photo_tokens.signals[Signal.PROJECTED]})
+        tiny_vlm.generate(
+            photo_tokens, Prompt("x", ALL_WORDS, "<image> <image> where ASSISTANT:"), CATALOGUE.plan("identity")
+        )
+    bare = VisualTokens(
+        photo_tokens.features,
+        photo_tokens.grid,
+        photo_tokens.index,
+        {Signal.PROJECTED: photo_tokens.signals[Signal.PROJECTED]},
+    )
     with pytest.raises(MissingSignal, match="cls_attention"):
         tiny_vlm.generate(bare, prompt, CATALOGUE.plan("visionzip@4"))
     assert load_model(str(tiny_folder), device="cpu").card.revision == tiny_vlm.card.revision

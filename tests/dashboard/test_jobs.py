@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.pipeline import Inquiry, Outcome, open_image
+from compression.strategies import CATALOGUE
+from dashboard.context import Context
+from dashboard.errors import QueueFull, TooManyJobs
+from dashboard.jobs import Asked, plan_title
+from storage import JobNotFound
+from tests.dashboard.page import cancelled_compare, opened, quick_compare, stubborn_compare
+
+STRATEGIES = ("identity@1.0", "divprune@0.25", "uniform_grid@0.25")
+
+
+def asked(context: Context, *strategies: str) -> Asked:
+    path = context.samples.file(0)
+    question = context.samples[0].questions[0]
+    inquiry = Inquiry(path, open_image(path, name="Forest river"), question.text, question.choices, question.answer)
+    plans = tuple(CATALOGUE.plan(strategy) for strategy in strategies or STRATEGIES)
+    return Asked(inquiry, plans, "embedded", 7, ("Said of all.",))
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    with opened(tmp_path) as context:
+        yield context
+
+
+def states(context: Context, comparison: str) -> list[str]:
+    return [pane.state for pane in context.store.comparison(comparison).panes]
+
+
+def test_a_job_waits_with_its_image_kept_and_its_panes_waiting(context: Context) -> None:
+    job = context.jobs.submit(asked(context), "")
+    comparison = context.store.comparison(job.comparison)
+    assert job.state == "queued"
+    assert states(context, job.comparison) == ["waiting"] * 3
+    assert comparison.notices == ("Said of all.",)
+    assert context.store.image_path(comparison.image.digest).exists()
+
+
+def test_a_job_fills_its_panes_and_is_done(context: Context) -> None:
+    job = context.jobs.submit(asked(context), "someone")
+    assert context.jobs.run_next()
+    comparison = context.store.comparison(job.comparison)
+    assert states(context, job.comparison) == ["done"] * 3
+    assert context.store.job(job.id).state == "done"
+    for pane in comparison.panes:
+        assert context.store.summary(str(pane.run)).owner == "someone", "runs belong to whoever asked"
+    assert not context.jobs.run_next(), "nothing else waits"
+
+
+def test_the_seed_and_the_repeats_reach_the_model(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def listening(inquiry: Inquiry, plans: Any, vlm: Any, **told: Any) -> Iterator[Outcome]:
+        seen.update(told)
+        return quick_compare(inquiry, plans, vlm, **told)
+
+    with opened(tmp_path, compare=listening, repeats=5) as context:
+        context.jobs.submit(asked(context))
+        context.jobs.run_next()
+    assert (seen["seed"], seen["repeats"]) == (7, 5)
+
+
+def test_a_strategy_that_is_refused_or_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    def mixed(inquiry: Inquiry, plans: Any, vlm: Any, **told: Any) -> Iterator[Outcome]:
+        outcomes = list(quick_compare(inquiry, plans, vlm, **told))
+        yield Outcome(str(plans[0]), None, "refused", "at least 44 are left", lowest=44)
+        yield Outcome(str(plans[1]), None, "answer", "the kernel refused")
+        yield outcomes[2]
+
+    with opened(tmp_path, compare=mixed) as context:
+        job = context.jobs.submit(asked(context))
+        context.jobs.run_next()
+        refused, failed, done = context.store.comparison(job.comparison).panes
+        assert (refused.state, refused.lowest, refused.reason) == ("refused", 44, "At least 44 are left.")
+        assert failed.state == "failed"
+        assert context.store.failure(str(failed.failure)).reason == "the kernel refused"
+        assert done.run is not None
+        assert len(context.store.failures()) == 1, "what was refused before it started is stored nowhere"
+
+
+def test_an_unexpected_error_fails_the_job_and_not_the_worker(tmp_path: Path) -> None:
+    with opened(tmp_path, compare=stubborn_compare) as context:
+        job = context.jobs.submit(asked(context))
+        assert context.jobs.run_next()
+        after = context.store.job(job.id)
+        assert after.state == "failed"
+        assert "secret detail" not in after.message
+        assert "reference" in after.message
+        assert states(context, job.comparison) == ["failed"] * 3
+
+
+def test_a_waiting_job_is_cancelled_at_once(context: Context) -> None:
+    job = context.jobs.submit(asked(context))
+    context.jobs.cancel(job.id)
+    assert context.store.job(job.id).state == "cancelled"
+    assert states(context, job.comparison) == ["cancelled"] * 3
+    assert not context.jobs.run_next()
+
+
+def test_a_running_job_stops_where_it_is_and_keeps_what_is_ready(tmp_path: Path) -> None:
+    def stopped_after_one(inquiry: Inquiry, plans: Any, vlm: Any, **told: Any) -> Iterator[Outcome]:
+        for number, outcome in enumerate(quick_compare(inquiry, plans, vlm, **told)):
+            yield outcome
+            if number == 0:
+                jobs = context.store.jobs(state="running")
+                context.jobs.cancel(jobs[0].id)
+
+    with opened(tmp_path, compare=stopped_after_one) as context:
+        job = context.jobs.submit(asked(context))
+        context.jobs.run_next()
+        assert context.store.job(job.id).state == "cancelled"
+        assert states(context, job.comparison) == ["done", "cancelled", "cancelled"]
+
+
+def test_a_comparison_that_is_cancelled_from_within_says_so(tmp_path: Path) -> None:
+    with opened(tmp_path, compare=cancelled_compare) as context:
+        job = context.jobs.submit(asked(context))
+        context.jobs.run_next()
+        assert context.store.job(job.id).state == "cancelled"
+        assert not context.store.failures()
+
+
+def test_nobody_cancels_another_visitors_job(tmp_path: Path) -> None:
+    with opened(tmp_path, public=True) as context:
+        job = context.jobs.submit(asked(context), "a" * 32)
+        with pytest.raises(JobNotFound):
+            context.jobs.cancel(job.id, "b" * 32)
+
+
+def test_the_queue_has_an_end(tmp_path: Path) -> None:
+    with opened(tmp_path, queue=2) as context:
+        for _ in range(2):
+            context.jobs.submit(asked(context))
+        with pytest.raises(QueueFull, match="2 comparisons are waiting and the server takes 2"):
+            context.jobs.submit(asked(context))
+
+
+def test_one_visitor_does_not_fill_the_queue(tmp_path: Path) -> None:
+    with opened(tmp_path, public=True, jobs_per_visitor=1) as context:
+        context.jobs.submit(asked(context), "a" * 32)
+        with pytest.raises(TooManyJobs, match="you have 1 comparisons waiting and may have 1"):
+            context.jobs.submit(asked(context), "a" * 32)
+        context.jobs.submit(asked(context), "b" * 32)
+
+
+def test_what_a_dead_server_left_running_is_failed_at_start(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = context.jobs.submit(asked(context))
+    context.store.claim_job("a server that died")
+    monkeypatch.setattr("dashboard.jobs._BEAT_SECONDS", -1.0)
+    context.jobs.start()
+    context.jobs.stop()
+    assert context.store.job(job.id).state == "failed"
+    assert states(context, job.comparison) == ["failed"] * 3
+
+
+def test_the_worker_takes_what_is_submitted_and_ends_when_told(context: Context) -> None:
+    context.jobs.start()
+    job = context.jobs.submit(asked(context))
+    thread = context.jobs._thread
+    assert thread is not None
+    for _ in range(2000):
+        if context.store.job(job.id).is_over:
+            break
+        thread.join(0.01)
+    context.jobs.stop()
+    assert context.store.job(job.id).state == "done"
+    assert not thread.is_alive()
+
+
+def test_a_strategy_is_named_by_its_paper_and_an_unknown_one_by_itself() -> None:
+    assert plan_title("fastv:layer=2@64") == "FastV"
+    assert plan_title("fromlater@0.5") == "fromlater"
