@@ -46,7 +46,7 @@ def test_a_budget_is_written_as_a_ratio_where_that_is_the_same_count(count: int,
     assert budget_text(count, total) == text
 
 
-@pytest.mark.parametrize("text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@100", "visionzip@64"])
+@pytest.mark.parametrize("text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@101", "visionzip@64"])
 def test_a_row_reads_and_writes_strategy_text(text: str) -> None:
     choice = read_strategy(text, 256)
     assert str(choice.plan(256)) in (text, text.replace("@64", "@0.25"))

@@ -212,7 +212,7 @@ function aboutDifference(context) {
   }
   const overlaps = panes.filter((pane, i) => i && pane.facts && pane.facts.overlap !== null);
   if (overlaps.length) {
-    const values = overlaps.map((pane) => `A\u2013${pane.letter}\u00a0${pane.facts.overlap.toFixed(2)}`).join(", ");
+    const values = overlaps.map((pane) => `A\u2013\u2060${pane.letter}\u00a0${pane.facts.overlap.toFixed(2)}`).join(", ");
     parts.push(item(null, rich`Kept sets, Jaccard: ${values}`));
   }
   if (compared === "attention" && layers) parts.push(stepper("Layer", layers, state.depth.layer, (layer) => set({ layer })));
