@@ -8,10 +8,11 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import asyncio
 import re
 import tempfile
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from dashboard.samples import Samples
 from dashboard.server import build_api
 from dashboard.settings import Settings
 from dashboard.tables import csv_text
-from storage import Store, open_store
+from storage import StorageError, Store, open_store
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _THUMBNAIL_PIXELS = 160
@@ -54,22 +55,38 @@ def build_app(settings: Settings, store: Store, models: Models | None = None, *,
     app.state.context = context
     _add_downloads(app, context)
     app.router.lifespan_context = _with_worker(app, context, work=work)
-    blocks = build_blocks(context)
+    return _inside_a_loop(lambda: _mounted(app, context))
+
+
+def _mounted(app: FastAPI, context: Context) -> FastAPI:
     return gr.mount_gradio_app(
         app,
-        blocks,
+        build_blocks(context),
         path="/",
         theme=theme.theme(),
         css=theme.css(),
         head=theme.head(),
         footer_links=[],
         show_error=False,
-        max_file_size=settings.upload_mb * 2**20,
+        max_file_size=context.settings.upload_mb * 2**20,
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server=False,
         favicon_path=str(theme.ASSETS / "favicon.svg"),
     )
+
+
+def _inside_a_loop(make: Callable[[], FastAPI]) -> FastAPI:
+    """Gradio makes locks while a page is put together, and without a running loop a new loop for each, never closed."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+
+        async def made() -> FastAPI:
+            return make()
+
+        return asyncio.run(made())
+    return make()
 
 
 def serve(settings: Settings) -> None:
@@ -116,9 +133,11 @@ def _add_downloads(app: FastAPI, context: Context) -> None:
 
     @app.get("/uploads/{digest}.png")
     def upload(digest: str) -> Response:
-        if not _DIGEST.fullmatch(digest):
+        try:
+            path = context.store.image_path(digest if _DIGEST.fullmatch(digest) else "")
+        except StorageError:
             return PlainTextResponse("There is no such image.", 404)
-        content = thumbnail(context.store.image_path(digest), _THUMBNAIL_PIXELS)
+        content = thumbnail(path, _THUMBNAIL_PIXELS)
         return Response(content, media_type=media_type(content), headers=kept)
 
     @app.get("/comparisons/{comparison_id}/numbers.csv")

@@ -225,9 +225,10 @@ class Jobs:
         self._mark(comparison, 0)
         for position, outcome in enumerate(outcomes):
             self._put(comparison, position, outcome, job)
-            if cancel():
+            is_last = position + 1 == len(plans)
+            if outcome.stage == "cancelled" or (cancel() and not is_last):
                 raise Cancelled("cancelled")
-            if position + 1 < len(plans):
+            if not is_last:
                 self._mark(comparison, position + 1)
         self.store.update_job(job.id, state="done", progress=1.0, message="Done")
 

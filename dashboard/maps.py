@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,7 +84,7 @@ def maps_page(comparison: Comparison, placement: Placement, captions: Sequence[s
         captions: What stands right of each pane's title.
         job: The work that fills it, while there is some.
     """
-    letters = [LETTERS[position] for position, pane in enumerate(comparison.panes) if has_map(pane)]
+    letters = tuple(LETTERS[position] for position, pane in enumerate(comparison.panes) if has_map(pane))
     links, elements, script = _figure(comparison.id, letters, placement)
     style = f":root {{ --n: {len(comparison.panes)}; --km-ratio: {placement.ratio:.5f}; }}"
     plates = Markup("").join(
@@ -127,8 +127,9 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _figure(comparison: str, letters: Sequence[str], placement: Placement) -> tuple[str, dict[str, str], str]:
-    """Folium's part: links, the element of each map by letter, and the script."""
+@lru_cache(maxsize=64)
+def _figure(comparison: str, letters: tuple[str, ...], placement: Placement) -> tuple[str, dict[str, str], str]:
+    """Folium's part: links, the element of each map by letter, and the script. The same as long as the maps are."""
     if not letters:
         return "", {}, ""
     options: dict[str, Any] = {

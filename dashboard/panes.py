@@ -114,7 +114,11 @@ def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
             '<button type="button" class="secondary" data-pane="{}" data-strategy="{}" data-budget="{}">'
             "Use {} token{}</button>"
         ).format(LETTERS[position], pane.strategy, pane.lowest, count(pane.lowest), "" if pane.lowest == 1 else "s")
-    after = {"refused": " Nothing was run or stored.", "failed": " It is stored as failed."}.get(pane.state, "")
+    after = ""
+    if pane.state == "refused":
+        after = " Nothing was run or stored."
+    elif pane.state == "failed" and pane.failure is not None:
+        after = " It is stored as failed."
     is_error = pane.state in ("refused", "failed")
     return Markup('<div class="plate-msg{}" role="{}"><b>{}</b><span>{}{}</span>{}</div>').format(
         " err" if is_error else "", "alert" if is_error else "status", title, sentence(pane.reason), after, offer

@@ -98,10 +98,11 @@ class Level:
 
 def levels_of(grid: TokenGrid) -> tuple[Level, ...]:
     """The levels of a grid in the order of their first view."""
+    boxes = np.array([view.box for view in grid.views])
     levels: list[list[int]] = []
     for view in range(len(grid.views)):
         for level in levels:
-            if not _overlaps(grid, view, level):
+            if not _overlaps(boxes[view], boxes[level]):
                 level.append(view)
                 break
         else:
@@ -114,14 +115,12 @@ def finest(levels: tuple[Level, ...]) -> int:
     return max(range(len(levels)), key=lambda level: (levels[level].tokens, -level))
 
 
-def _overlaps(grid: TokenGrid, view: int, others: list[int]) -> bool:
-    boxes = np.array([grid.views[other].box for other in others])
-    left, top, right, bottom = grid.views[view].box
-    width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
-    height = np.minimum(boxes[:, 3], bottom) - np.maximum(boxes[:, 1], top)
-    shared = np.clip(width, 0, None) * np.clip(height, 0, None)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return bool((shared > _OVERLAP * np.minimum(areas, (right - left) * (bottom - top))).any())
+def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether a box [4] shares more than a sliver with any of the others [n, 4]."""
+    sides = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
+    shared = np.clip(sides, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return bool((shared > _OVERLAP * np.minimum(areas, (box[2:] - box[:2]).prod())).any())
 
 
 def _level(grid: TokenGrid, views: list[int]) -> Level:

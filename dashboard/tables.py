@@ -69,6 +69,11 @@ def csv_text(rows: Sequence[Numbered]) -> str:
     return out.getvalue()
 
 
+def values_by_column(row: Numbered) -> dict[str, str | int | float | bool | None]:
+    """A run's numbers by their names in the CSV."""
+    return dict(zip(COLUMNS, _values(row), strict=True))
+
+
 def _values(row: Numbered) -> list[str | int | float | bool | None]:
     facts, cost = row.facts, row.facts.cost
     seconds = [stage.median if stage else None for stage in (cost.encode, cost.compress, cost.prefill, cost.decode)]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dashboard.context import Context
 from dashboard.markup import HALF_MOON, LOGO
-from dashboard.pages import following, runs, steer, steering
+from dashboard.pages import endpoints, following, runs, steer, steering
 from dashboard.pages.choice import MOST
 from dashboard.pages.compare import ComparePage, build_compare
 from dashboard.pages.methods import build_methods
@@ -57,6 +57,7 @@ def build_blocks(context: Context) -> gr.Blocks:
         _wire_rail(context, compare)
         _wire_job(context, compare, where)
         _wire_runs(context, tabs, runs_tab, compare, stored)
+        _add_endpoints(context)
         for tab, name in ((runs_tab, "runs"), (methods_tab, "methods")):
             tab.select(None, None, None, js=f"() => {{ window.keepmap.address({{tab: '{name}'}}); }}", **PRIVATE)
     return blocks
@@ -269,3 +270,18 @@ def _wire_runs(context: Context, tabs: gr.Tabs, tab: gr.Tab, page: ComparePage, 
     for source in (stored.table, stored.selection, rail.estimate):
         done = source.click(pressed, [stage.dark, *stored.filters], opened, **QUICK)
         done.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)
+
+
+def _add_endpoints(context: Context) -> None:
+    """What a program may ask by name; everything else of the page is its own affair."""
+
+    def strategies() -> list[dict[str, Any]]:
+        """The strategies of this server: name, title, stage, what each does and needs, labels, source."""
+        return endpoints.strategies()
+
+    def comparison(comparison_id: str, request: gr.Request) -> dict[str, Any]:
+        """A stored comparison by its id: image, question, and the numbers of each pane."""
+        return endpoints.comparison(context, comparison_id)
+
+    gr.api(strategies, api_name="strategies", queue=False)
+    gr.api(comparison, api_name="comparison", queue=False)

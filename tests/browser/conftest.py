@@ -11,11 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Frame, Page, Request
+from playwright.sync_api import Browser, Frame, Page, Request, sync_playwright
 
+from analysis.pipeline import open_image
 from storage import open_store
 from tests.factories import make_comparison, make_image_file
 
@@ -44,9 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    """The system's Chromium instead of a downloaded one."""
-    return {**browser_type_launch_args, "executable_path": chromium(), "args": FLAGS}
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, never a downloaded one."""
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in a context of its own: no cookie or storage of another test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ids = {}
     with open_store(database) as store:
         for name, views in (("small", 1), ("large", 1024)):
-            file = make_image_file(folder / f"{name}.png", size=(256, 256) if views == 1 else (1024, 1024))
-            from analysis.pipeline import open_image
-
+            file = make_image_file(folder, seed=views, size=(256, 256) if views == 1 else (1024, 1024))
             image = open_image(file)
             store.put_image(file)
             comparison, runs = make_comparison(
@@ -133,7 +142,7 @@ class Visitor:
     def open(self, path: str = "/") -> None:
         """Open an address and wait until the rail is filled."""
         self.page.goto(self.site.url + path)
-        self.page.locator("#rail img").first.wait_for()
+        self.page.locator("#rail img").first.wait_for(state="attached")
 
     def maps(self) -> Frame:
         """The page of maps, once it is there."""
@@ -155,7 +164,6 @@ class Visitor:
 def visitor(page: Page, site: Site) -> Iterator[Visitor]:
     """A visitor; at the end nothing was asked of any other host and nothing broke in the console."""
     page.set_default_timeout(PATIENCE)
-    page.set_viewport_size({"width": 1280, "height": 900})
     one = Visitor(page, site)
     page.on("request", one.notice)
     page.on("pageerror", lambda error: one.errors.append(str(error)))

@@ -52,7 +52,6 @@ def test_a_visitor_picks_a_scene_asks_and_sees_three_strategies_on_maps(visitor:
     ask(visitor)
     compare(visitor)
     maps = visitor.finished(3)
-    show(maps, "Evidence") if not maps.locator("#evidence").is_checked() else None
     maps.locator("#evidence").uncheck()
     kept_everything, quarter = ink(maps, "A"), ink(maps, "C")
     assert kept_everything < 0.01
@@ -73,7 +72,7 @@ def test_layers_are_painted_differently_and_say_so_in_words(visitor: Visitor) ->
     shown = {}
     for layer in ("Image", "Retention", "Clusters", "Scores", "Attention", "Difference"):
         show(maps, layer)
-        maps.wait_for_function("name => document.querySelector('#layers input:checked').value === name", arg=layer)
+        maps.wait_for_function("name => document.querySelector('#layers input[name=layer]:checked').value === name", arg=layer)
         shown[layer] = ink(maps, "B"), maps.locator("#legend").inner_text()
     assert shown["Image"][0] == 0
     assert all(share > 0.02 for share, _ in (shown["Retention"], shown["Scores"], shown["Attention"]))
@@ -85,7 +84,7 @@ def test_layers_are_painted_differently_and_say_so_in_words(visitor: Visitor) ->
 def test_a_link_restores_the_comparison_and_the_layer(visitor: Visitor) -> None:
     visitor.open(f"/?comparison={visitor.site.small}&km_layer=Attention")
     maps = visitor.finished(2)
-    assert maps.locator("#layers input:checked").get_attribute("value") == "Attention"
+    assert maps.locator("#layers input[name=layer]:checked").get_attribute("value") == "Attention"
     before = visitor.page.locator(".km-results").inner_text()
     visitor.page.reload()
     visitor.finished(2)
@@ -122,7 +121,7 @@ def test_an_uploaded_geotiff_is_shown_where_it_is_on_earth(visitor: Visitor, tmp
     write_geotiff(file, scene.image, scene.crs, scene.transform, tags={SYNTHETIC_TAG: "seed 77"})
     visitor.open()
     visitor.page.locator("#upload input[type=file], input[type=file]").first.set_input_files(file)
-    visitor.page.get_by_text("survey of mine").first.wait_for()
+    visitor.page.locator('#rail img[src^="/uploads/"]').wait_for()
     visitor.page.locator("#question textarea").fill("how many ships are there")
     expect(visitor.page.locator("#run")).to_be_enabled()
     compare(visitor)

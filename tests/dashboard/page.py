@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from dashboard.jobs import Jobs
 from dashboard.models import Models
 from dashboard.samples import SEEDS, Samples
 from dashboard.settings import Settings
-from storage import Store, open_store
+from storage import Pane, Store, open_store
 from tests.factories import make_comparison, make_image_file, make_image_ref, make_run
+
+__all__ = ["Pane", "QuickModel", "make_image_ref", "make_run", "opened", "quick_compare", "stored"]
 
 
 class QuickModel:
@@ -31,8 +34,16 @@ class QuickModel:
 
     card = ModelCard(name="embedded", family="embedded", revision="ab" * 32, parameters=1000)
     architecture = Architecture(
-        layers=6, dim=8, heads=2, kv_heads=2, head_dim=4, ffn=16, vocabulary=149, encoder_layers=2, encoder_dim=8,
-        encoder_ffn=16
+        layers=6,
+        dim=8,
+        heads=2,
+        kv_heads=2,
+        head_dim=4,
+        ffn=16,
+        vocabulary=149,
+        encoder_layers=2,
+        encoder_dim=8,
+        encoder_ffn=16,
     )
     provides = frozenset(Signal)
     device = "cpu"
@@ -102,12 +113,12 @@ def opened(
         yield Context(chosen, store, models, Jobs(store, models, chosen, compare), samples)
 
 
-def stored(store: Store, folder: Path, *, owner: str = "", seed: int = 0, **wanted: Any) -> str:
+def stored(store: Store, folder: Path, *, owner: str = "", seed: int = 0, sample: bool = False, **wanted: Any) -> str:
     """A finished comparison in the store; returns its id."""
     if "image" not in wanted:
         digest = store.put_image(make_image_file(folder, seed))
         wanted["image"] = make_image_ref(seed, digest=digest)
     comparison, runs = make_comparison(seed, **wanted)
     for run in runs:
-        store.add(run, owner)
-    return store.add_comparison(comparison, owner)
+        store.add(run, owner, is_sample=sample)
+    return store.add_comparison(replace(comparison, is_sample=sample), owner)

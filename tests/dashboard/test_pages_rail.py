@@ -29,24 +29,27 @@ from tests.dashboard.page import QuickModel, opened
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Iterator[Context]:
-    with opened(tmp_path) as context:
-        yield context
+def ours(tmp_path: Path) -> Iterator[Context]:
+    with opened(tmp_path) as ours:
+        yield ours
 
 
-def held(context: Context, question: str = "", rows: tuple[Choice, ...] = ()) -> Steer:
+def held(ours: Context, question: str = "", rows: tuple[Choice, ...] = ()) -> Steer:
     return Steer(Picked(sample=0), question, "", rows or first_choices(256, None), 256)
 
 
 # ---------------------------------------------------------------------- strategies
 @pytest.mark.parametrize(
-    ("count", "total", "text"), [(64, 256, "0.25"), (26, 256, "0.1"), (256, 256, "1.0"), (1, 256, "1"), (37, 4096, "37")]
+    ("count", "total", "text"),
+    [(64, 256, "0.25"), (26, 256, "0.1"), (256, 256, "1.0"), (1, 256, "1"), (37, 4096, "37")],
 )
 def test_a_budget_is_written_as_a_ratio_where_that_is_the_same_count(count: int, total: int, text: str) -> None:
     assert budget_text(count, total) == text
 
 
-@pytest.mark.parametrize("text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@101", "visionzip@64"])
+@pytest.mark.parametrize(
+    "text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@101", "visionzip@64"]
+)
 def test_a_row_reads_and_writes_strategy_text(text: str) -> None:
     choice = read_strategy(text, 256)
     assert str(choice.plan(256)) in (text, text.replace("@64", "@0.25"))
@@ -73,24 +76,24 @@ def test_the_rail_starts_with_a_reference_the_flagship_and_a_baseline() -> None:
     ]  # fmt: skip
 
 
-def test_a_cut_inside_the_model_has_a_lowest_budget(context: Context) -> None:
-    assert Choice("fastv", 26).lowest(256, context.models) == 44
-    assert Choice("divprune", 26).lowest(256, context.models) == 1
+def test_a_cut_inside_the_model_has_a_lowest_budget(ours: Context) -> None:
+    assert Choice("fastv", 26).lowest(256, ours.models) == 44
+    assert Choice("divprune", 26).lowest(256, ours.models) == 1
 
 
-def test_a_budget_that_cannot_be_reached_is_said_at_once_with_the_one_that_can(context: Context) -> None:
-    text = rail_view.hint(context, Choice("fastv", 26), 256, 1)
+def test_a_budget_that_cannot_be_reached_is_said_at_once_with_the_one_that_can(ours: Context) -> None:
+    text = rail_view.hint(ours, Choice("fastv", 26), 256, 1)
     assert "at least 44 of 256 for this strategy" in text
     assert 'data-tokens="44"' in text
-    assert not rail_view.hint(context, Choice("fastv", 44), 256, 1)
+    assert not rail_view.hint(ours, Choice("fastv", 44), 256, 1)
 
 
 def test_another_image_keeps_the_share_and_not_the_count() -> None:
     assert rescaled(Choice("divprune", 64), 256, 4096).count == 1024
 
 
-def test_rows_are_added_taken_away_renamed_and_raised(context: Context) -> None:
-    steer = held(context)
+def test_rows_are_added_taken_away_renamed_and_raised(ours: Context) -> None:
+    steer = held(ours)
     assert len(added(steer).choices) == 4
     assert len(added(added(steer)).choices) == 4, "four is the most"
     assert len(removed(removed(steer)).choices) == 2, "two is the fewest"
@@ -100,159 +103,169 @@ def test_rows_are_added_taken_away_renamed_and_raised(context: Context) -> None:
     assert raised(tuned, 5, 99) == tuned
 
 
-def test_a_row_shows_no_slider_where_there_is_nothing_to_choose(context: Context) -> None:
+def test_a_row_shows_no_slider_where_there_is_nothing_to_choose(ours: Context) -> None:
     rows = (Choice("identity", 256), Choice("dualcomp", 64, router=True), Choice("divprune", 64))
-    updates = rail_view.row_updates(context, rows, 256)
+    updates = rail_view.row_updates(ours, rows, 256)
     sliders = [updates[rail_view.PARTS * position + 3]["visible"] for position in range(3)]
     assert sliders == [False, False, True]
     assert updates[rail_view.PARTS * 3] == {"visible": False, "__type__": "update"}, "the fourth row is not in use"
 
 
-def test_text_that_cannot_be_read_changes_no_row(context: Context) -> None:
-    notice, updates = steering.written(context, held(context), "identity@1.0\nfastv@2.0", None)
+def test_text_that_cannot_be_read_changes_no_row(ours: Context) -> None:
+    notice, updates = steering.written(ours, held(ours), "identity@1.0\nfastv@2.0", None)
     assert 'role="alert"' in notice
     assert all(update["__type__"] == "update" and len(update) == 1 for update in updates)
     assert len(updates) == steering.size_of_rows()
 
 
 # ---------------------------------------------------------------------- image and question
-@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"sample": 99}', '{"sample": -1}', '{"image": "../etc"}', "{"])
-def test_a_pick_that_names_nothing_is_the_first_sample(context: Context, text: str) -> None:
-    assert Picked.read(text, context) == Picked(sample=0)
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{}", '{"sample": 99}', '{"sample": -1}', '{"image": "../etc"}', "{"]
+)
+def test_a_pick_that_names_nothing_is_the_first_sample(ours: Context, text: str) -> None:
+    assert Picked.read(text, ours) == Picked(sample=0)
 
 
-def test_a_pick_survives_the_browser(context: Context) -> None:
+def test_a_pick_survives_the_browser(ours: Context) -> None:
     for picked in (Picked(sample=1), Picked(digest="ab" * 32, name="<b>.tif")):
-        assert Picked.read(str(picked), context) == picked
+        assert Picked.read(str(picked), ours) == picked
 
 
-def test_a_question_of_the_scene_comes_with_its_answer_and_evidence(context: Context) -> None:
-    question = context.samples[0].questions[0]
-    known = known_about(context, Picked(sample=0), question.text.lower().rstrip("?"))
+def test_a_question_of_the_scene_comes_with_its_answer_and_evidence(ours: Context) -> None:
+    question = ours.samples[0].questions[0]
+    known = known_about(ours, Picked(sample=0), question.text.lower().rstrip("?"))
     assert (known.expected, known.choices, known.task) == (question.answer, question.choices, question.task)
     assert len(known.evidence) == len(question.evidence) > 0
 
 
-def test_the_same_words_on_another_image_have_no_known_answer(context: Context) -> None:
-    known = known_about(context, Picked(sample=1), "Is there a purple plane?")
-    if context.samples[1].question("Is there a purple plane?") is None:
+def test_the_same_words_on_another_image_have_no_known_answer(ours: Context) -> None:
+    known = known_about(ours, Picked(sample=1), "Is there a purple plane?")
+    if ours.samples[1].question("Is there a purple plane?") is None:
         assert known.expected is None
     assert known.choices == ("yes", "no")
 
 
-def test_a_question_that_the_text_answers_has_its_answer_on_any_image(context: Context) -> None:
+def test_a_question_that_the_text_answers_has_its_answer_on_any_image(ours: Context) -> None:
     assert fact_answer("What is two plus three?") == "five"
-    assert known_about(context, Picked(sample=0), "What is two plus three?").expected == "five"
+    assert known_about(ours, Picked(sample=0), "What is two plus three?").expected == "five"
 
 
-def test_unknown_words_are_said_and_a_question_of_unknown_words_only_cannot_be_asked(context: Context) -> None:
-    note, _, ready = rail_view.question_note(context, Picked(sample=0), "How many dragons are there?", "")
+def test_unknown_words_are_said_and_a_question_of_unknown_words_only_cannot_be_asked(ours: Context) -> None:
+    note, _, ready = rail_view.question_note(ours, Picked(sample=0), "How many dragons are there?", "")
     assert ready
     assert "left out: dragons" in note
-    note, _, ready = rail_view.question_note(context, Picked(sample=0), "<b>flurb</b> blorb", "")
+    note, _, ready = rail_view.question_note(ours, Picked(sample=0), "<b>flurb</b> blorb", "")
     assert not ready
     assert "<b>flurb" not in note
 
 
-def test_own_answers_are_two_or_more(context: Context) -> None:
-    assert known_about(context, Picked(sample=0), "What colour is the car?", "red, blue , red").choices == ("red", "blue")
+def test_own_answers_are_two_or_more(ours: Context) -> None:
+    assert known_about(ours, Picked(sample=0), "What colour is the car?", "red, blue , red").choices == ("red", "blue")
     with pytest.raises(InvalidInquiry, match="two or more"):
-        known_about(context, Picked(sample=0), "What colour is the car?", "red")
+        known_about(ours, Picked(sample=0), "What colour is the car?", "red")
 
 
-def test_every_menu_question_can_be_asked(context: Context) -> None:
+def test_every_menu_question_can_be_asked(ours: Context) -> None:
     for picked in (Picked(sample=0), Picked(digest="ab" * 32, name="own.tif")):
-        for text in questions_for(context, picked):
-            assert context.models.get().prompt(text).choices, text
+        for text in questions_for(ours, picked):
+            assert ours.models.get().prompt(text).choices, text
 
 
-def test_the_inquiry_carries_a_place_on_earth_and_is_declared_synthetic(context: Context) -> None:
-    asked, _ = inquiry(context, Picked(sample=0), context.samples[0].questions[0].text)
-    assert asked.image.crs == context.samples[0].scene.crs
+def test_the_inquiry_carries_a_place_on_earth_and_is_declared_synthetic(ours: Context) -> None:
+    asked, _ = inquiry(ours, Picked(sample=0), ours.samples[0].questions[0].text)
+    assert asked.image.crs == ours.samples[0].scene.crs
     assert asked.image.is_synthetic
-    assert asked.image.name == context.samples[0].name
+    assert asked.image.name == ours.samples[0].name
 
 
 # ---------------------------------------------------------------------- handlers
-def test_picking_a_scene_asks_its_first_question_unless_one_was_written(context: Context) -> None:
-    question = context.samples[1].questions[0].text
-    assert question in steering.pick_sample(context, held(context), 1, None)
+def test_picking_a_scene_asks_its_first_question_unless_one_was_written(ours: Context) -> None:
+    question = ours.samples[1].questions[0].text
+    assert question in steering.pick_sample(ours, held(ours), 1, None)
     own = "How many ships are there at sea?"
-    assert own in steering.pick_sample(context, held(context, own), 1, None)
+    assert own in steering.pick_sample(ours, held(ours, own), 1, None)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 10**9])
-def test_picking_a_scene_that_is_not_there_changes_nothing(context: Context, index: int) -> None:
-    updates = steering.pick_sample(context, held(context), index, None)
+def test_picking_a_scene_that_is_not_there_changes_nothing(ours: Context, index: int) -> None:
+    updates = steering.pick_sample(ours, held(ours), index, None)
     assert len(updates) == steering.size_of_everything()
     assert all(len(update) == 1 for update in updates)
 
 
-def test_an_upload_is_kept_by_its_content_and_named_as_it_came(context: Context, tmp_path: Path) -> None:
+def test_an_upload_is_kept_by_its_content_and_named_as_it_came(ours: Context, tmp_path: Path) -> None:
     from tests.factories import make_image_file
 
     path = make_image_file(tmp_path)
-    notice, updates = steering.pick_upload(context, held(context), str(path), None)
+    notice, updates = steering.pick_upload(ours, held(ours), str(path), None)
     assert notice == ""
     assert len(updates) == steering.size_of_everything()
-    picked = Picked.read(updates[-3], context)
+    picked = Picked.read(updates[-3], ours)
     assert picked.name == path.name
-    assert picked.path(context).read_bytes() == path.read_bytes()
+    assert picked.path(ours).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"II*\0" + b"x" * 40, b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "tiff", "png"])
-def test_rubbish_is_refused_with_what_is_allowed_and_the_rail_stays(context: Context, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"II*\0" + b"x" * 40, b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "tiff", "png"]
+)
+def test_rubbish_is_refused_with_what_is_allowed_and_the_rail_stays(
+    ours: Context, tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "<field>.tif"
     path.write_bytes(content)
-    notice, updates = steering.pick_upload(context, held(context), str(path), None)
+    notice, updates = steering.pick_upload(ours, held(ours), str(path), None)
     assert 'role="alert"' in notice
     assert "Allowed: PNG" in notice
     assert "&lt;field&gt;.tif" in notice
     assert "Choose another file" in notice
     assert str(tmp_path) not in notice
     assert all(len(update) == 1 for update in updates)
-    assert context.store.image_bytes() == 0, "nothing of it was kept"
+    assert ours.store.image_bytes() == 0, "nothing of it was kept"
 
 
-def test_everything_that_a_handler_writes_has_a_component(context: Context) -> None:
-    assert len(steering.everything(context, held(context), None)) == steering.size_of_everything()
-    assert len(steering.rows_changed(context, held(context), None)) == steering.size_of_rows()
+def test_everything_that_a_handler_writes_has_a_component(ours: Context) -> None:
+    assert len(steering.everything(ours, held(ours), None)) == steering.size_of_everything()
+    assert len(steering.rows_changed(ours, held(ours), None)) == steering.size_of_rows()
 
 
 def test_before_the_model_is_loaded_the_rail_is_there(tmp_path: Path) -> None:
-    with opened(tmp_path, ready=False) as context:
-        updates = steering.everything(context, steering.start_of(context, None), None)
-        assert not context.models.is_ready(), "showing the page loads nothing"
+    with opened(tmp_path, ready=False) as ours:
+        updates = steering.everything(ours, steering.start_of(ours, None), None)
+        assert not ours.models.is_ready(), "showing the page loads nothing"
         assert len(updates) == steering.size_of_everything()
 
 
-def test_what_was_asked_before_is_offered_and_not_asked_again(context: Context) -> None:
-    steer = held(context, context.samples[0].questions[0].text)
-    assert earlier_runs(context, steer, None) == ()
-    follow = start(context, steer, None)
+def test_what_was_asked_before_is_offered_and_not_asked_again(ours: Context) -> None:
+    steer = held(ours, ours.samples[0].questions[0].text)
+    assert earlier_runs(ours, steer, None) == ()
+    follow = start(ours, steer, None)
     assert follow.job_id
-    context.jobs.run_next()
+    ours.jobs.run_next()
     # The drawn runs have another model's weights: the same request would find them, another seed would not.
-    assert earlier_runs(context, Steer(**{**vars(steer), "seed": 5}), None) == ()
+    assert earlier_runs(ours, Steer(**{**vars(steer), "seed": 5}), None) == ()
 
 
-@pytest.mark.parametrize(("question", "rows"), [("", ()), ("flurb", ()), ("Is there a red car?", (Choice("identity", 256),))])
-def test_what_cannot_be_asked_starts_nothing_and_says_why(context: Context, question: str, rows: tuple[Choice, ...]) -> None:
-    follow = start(context, held(context, question, rows), None)
+@pytest.mark.parametrize(
+    ("question", "rows"), [("", ()), ("flurb", ()), ("Is there a red car?", (Choice("identity", 256),))]
+)
+def test_what_cannot_be_asked_starts_nothing_and_says_why(
+    ours: Context, question: str, rows: tuple[Choice, ...]
+) -> None:
+    follow = start(ours, held(ours, question, rows), None)
     assert 'role="alert"' in str(follow.notice)
     assert follow.job_id is None
-    assert not context.store.jobs()
+    assert not ours.store.jobs()
 
 
-def test_nothing_that_a_browser_sends_is_trusted(context: Context) -> None:
+def test_nothing_that_a_browser_sends_is_trusted(ours: Context) -> None:
     values: list[Any] = ["{", None, None, -5, 9, None, *([None, None, None, None] * 4)]
-    steer = Steer.read(context, values)
+    steer = Steer.read(ours, values)
     assert steer.picked == Picked(sample=0)
     assert steer.choices == ()
     assert steer.seed == 0
     assert explain(InvalidInquiry("x")).title
 
 
-def test_an_image_that_is_gone_is_said_in_the_rail(context: Context) -> None:
-    text = rail_view.image_note(context, Picked(digest="ab" * 32, name="gone.tif"))
+def test_an_image_that_is_gone_is_said_in_the_rail(ours: Context) -> None:
+    text = rail_view.image_note(ours, Picked(digest="ab" * 32, name="gone.tif"))
     assert 'role="alert"' in text

@@ -77,7 +77,9 @@ def test_a_pane_without_a_run_says_why(state: str, said: str) -> None:
 
 
 def test_a_cancelled_pane_gives_its_own_reason() -> None:
-    assert "This run was deleted." in results([PaneView("FastV", "fastv@26", "deleted", reason="This run was deleted.")])
+    assert "This run was deleted." in results(
+        [PaneView("FastV", "fastv@26", "deleted", reason="This run was deleted.")]
+    )
 
 
 def test_the_budget_stands_in_words() -> None:

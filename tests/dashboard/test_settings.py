@@ -32,7 +32,9 @@ def test_a_variable_is_read_and_a_flag_goes_first() -> None:
         ({}, {"colour": "red"}, "there is no setting 'colour'"),
     ],
 )
-def test_a_bad_value_is_refused_with_what_is_allowed(environ: dict[str, str], flags: dict[str, object], said: str) -> None:
+def test_a_bad_value_is_refused_with_what_is_allowed(
+    environ: dict[str, str], flags: dict[str, object], said: str
+) -> None:
     with pytest.raises(InvalidSetting, match=said):
         Settings.from_env(environ, **flags)
 

@@ -99,8 +99,18 @@ async function change({ layer, of, compared, level, name }) {
   remember();
 }
 
+/** On a narrow screen the switch scrolls sideways: the chosen layer stays in sight. */
+function showChosen() {
+  const strip = document.querySelector("#layers .seg");
+  const label = strip.querySelector("input:checked").parentElement;
+  const [left, right] = [label.offsetLeft - strip.offsetLeft, label.offsetLeft - strip.offsetLeft + label.offsetWidth];
+  if (left < strip.scrollLeft) strip.scrollLeft = left - 8;
+  else if (right > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = right - strip.clientWidth + 8;
+}
+
 async function showAll() {
   document.body.dataset.layer = state.layer;
+  showChosen();
   measure();
   legends();
   await Promise.all(panes.map((pane) => pane.show()));
