@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-# Before Gradio is imported: nothing is sent anywhere, and no hub is asked.
+# Before Gradio is imported: nothing is sent anywhere.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import asyncio
 import re
+import socket
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -24,11 +24,12 @@ from fastapi.responses import PlainTextResponse, Response
 from analysis.imagery import media_type, thumbnail
 from dashboard import theme
 from dashboard.context import Context
+from dashboard.errors import InvalidSetting
 from dashboard.jobs import Jobs
 from dashboard.models import Models
 from dashboard.pages.shown import load
 from dashboard.pages.wiring import build_blocks
-from dashboard.samples import Samples
+from dashboard.samples import Samples, add_bundles
 from dashboard.server import build_api
 from dashboard.settings import Settings
 from dashboard.tables import csv_text
@@ -98,8 +99,23 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     with open_store(settings.db, assets=settings.assets_path) as store:
+        add_bundles(store)
         app = build_app(settings, store)
         uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=3)
+
+
+def _check_address(settings: Settings) -> None:
+    """Refuse an address in words before anything is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+        except OSError as error:
+            raise InvalidSetting(
+                f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error}); "
+                "choose another with --port, or stop what uses it"
+            ) from error
 
 
 def _with_worker(app: FastAPI, context: Context, *, work: bool) -> Any:

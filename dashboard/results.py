@@ -10,6 +10,7 @@ from markupsafe import Markup
 from compression.backends.base import Seconds
 from compression.compressor import StrategyInfo
 from dashboard.facts import RunFacts, shown_layer
+from dashboard.messages import sentence
 from dashboard.markup import EMPTY, count, flops, join, key, milliseconds, percent, size_of, verdict
 
 _NONE = Markup('<span class="none">none</span>')
@@ -241,7 +242,7 @@ def _labels(facts: RunFacts, info: StrategyInfo | None) -> Markup:
         )
         for word in label_words(facts, info)
     )
-    said = join(Markup('<p class="said">{}</p>').format(sentence) for sentence in facts.notices)
+    said = join(Markup('<p class="said">{}</p>').format(sentence(note)) for note in facts.notices)
     return Markup('<div class="labels">{}{}</div>').format(chips, said)
 
 

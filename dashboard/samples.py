@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -15,9 +16,16 @@ from analysis.imagery import encode_png, write_geotiff
 from analysis.pipeline import SYNTHETIC_TAG
 from compression.backends.embedded.questions import FAMILIES, TASKS, Question, ask
 from compression.backends.embedded.scenes import Scene, make_scene
+from storage import StorageError, Store
+from storage.bundle import DOCUMENT, import_comparison
+
+log = logging.getLogger(__name__)
 
 SEEDS = (1040, 1014, 1018, 1003, 1043, 1022, 1025, 1011)
 """Chosen by eye for variety: river, lake, town, desert, forest; each has a name of its own."""
+
+BUNDLES = Path(__file__).parent / "assets" / "bundles"
+"""Finished comparisons that come with Keepmap, one folder each, as `storage.bundle.export_comparison` writes them."""
 
 _QUESTIONS = 10
 _FIRST = ("dir", "count", "colour", "quarter", "side", "presence")
@@ -107,6 +115,22 @@ class Samples:
     def at(self, name: str) -> int | None:
         """The index of the scene of that name, None where there is none."""
         return next((index for index, sample in enumerate(self._samples) if sample.name == name), None)
+
+
+def add_bundles(store: Store, folder: Path = BUNDLES) -> list[str]:
+    """Put the comparisons that come with Keepmap into a store that has none of them, and return their ids.
+
+    A store that can only be read, and a bundle that does not fit any more, are no reason not to start.
+    """
+    if store.is_read_only or any(comparison.is_sample for comparison in store.comparisons(owner="", limit=1000)):
+        return []
+    added = []
+    for bundle in sorted(path.parent for path in folder.glob(f"*/{DOCUMENT}")):
+        try:
+            added.append(import_comparison(store, bundle, is_sample=True))
+        except StorageError as error:
+            log.warning("the sample comparison in %s was left out: %s", bundle.name, error)
+    return added
 
 
 def _write(path: Path, scene: Scene) -> None:

@@ -35,10 +35,17 @@ def earlier_runs(context: Context, steer: Steer, owner: str | None) -> tuple[str
     return tuple(found)
 
 
+def _on_screen(context: Context, steer: Steer) -> set[str]:
+    try:
+        return {pane.run for pane in context.store.comparison(steer.on_screen).panes if pane.run is not None}
+    except StorageError:
+        return set()
+
+
 def earlier_note(context: Context, steer: Steer, owner: str | None) -> Markup:
-    """The offer under the Compare button."""
+    """The offer under the Compare button; none where these answers are on screen already."""
     runs = earlier_runs(context, steer, owner)
-    if not runs:
+    if not runs or set(runs) <= _on_screen(context, steer):
         return EMPTY
     show = button("show the stored answers", "compare", quiet=True, runs=",".join(runs))
     return Markup('<p class="under">Asked before: {}</p>').format(show)

@@ -16,6 +16,7 @@ from dashboard.context import Context
 from dashboard.facts import RunFacts, facts_of
 from dashboard.ground import image_words
 from dashboard.jobs import plan_title
+from dashboard.messages import sentence
 from dashboard.markup import EMPTY, button, join
 from dashboard.results import PaneView, results
 from dashboard.tables import Numbered, numbers_table
@@ -139,7 +140,7 @@ def notices(shown: Shown) -> Markup:
     if not said:
         return EMPTY
     return Markup('<ul class="said-of-all">{}</ul>').format(
-        join(Markup("<li>{}</li>").format(sentence) for sentence in said)
+        join(Markup("<li>{}</li>").format(sentence(note)) for note in said)
     )
 
 
@@ -186,7 +187,8 @@ def chart_head(heading: str, text: str) -> Markup:
 def ringed(shown: Shown) -> str:
     """What the ring in the probability chart means."""
     expected = shown.comparison.expected
-    return f"Ringed: the expected answer, {expected}" if expected else "The expected answer is not known"
+    ring = f"Ringed: the expected answer, {expected}." if expected else "The expected answer is not known."
+    return f"{ring} Marks that would cover each other stand side by side."
 
 
 def numbers(shown: Shown) -> Markup:

@@ -23,6 +23,7 @@ class Steer:
         choices: The strategies.
         total: Visual tokens of the image under the model.
         seed: For strategies that draw at random.
+        on_screen: Id of the comparison beside the rail, "" for none.
     """
 
     picked: Picked
@@ -31,11 +32,12 @@ class Steer:
     choices: tuple[Choice, ...]
     total: int
     seed: int = 0
+    on_screen: str = ""
 
     @classmethod
     def read(cls, context: Context, held: Sequence[Any]) -> Steer:
-        """From what the components of `Rail.held` hold; nothing of it is trusted."""
-        picked, question, own, seed, shown, total, *rows = held
+        """From what the comparison on screen and the components of `Rail.held` hold; nothing of it is trusted."""
+        on_screen, picked, question, own, seed, shown, total, *rows = held
         return cls(
             Picked.read(picked, context),
             question or "",
@@ -43,6 +45,7 @@ class Steer:
             read_rows(rows, int(shown or 0)),
             max(1, int(total or 1)),
             max(0, int(seed or 0)),
+            on_screen or "",
         )
 
 

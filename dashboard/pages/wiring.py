@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 from markupsafe import Markup
 
 from dashboard.context import Context
@@ -283,5 +284,5 @@ def _add_endpoints(context: Context) -> None:
         """A stored comparison by its id: image, question, and the numbers of each pane."""
         return endpoints.comparison(context, comparison_id)
 
-    gr.api(strategies, api_name="strategies", queue=False)
-    gr.api(comparison, api_name="comparison", queue=False)
+    api(strategies, api_name="strategies", queue=False)
+    api(comparison, api_name="comparison", queue=False)

@@ -72,7 +72,7 @@ def test_layers_are_painted_differently_and_say_so_in_words(visitor: Visitor) ->
     shown = {}
     for layer in ("Image", "Retention", "Clusters", "Scores", "Attention", "Difference"):
         show(maps, layer)
-        maps.wait_for_function("name => document.querySelector('#layers input[name=layer]:checked').value === name", arg=layer)
+        maps.wait_for_function("name => document.body.dataset.layer === name", arg=layer)
         shown[layer] = ink(maps, "B"), maps.locator("#legend").inner_text()
     assert shown["Image"][0] == 0
     assert all(share > 0.02 for share, _ in (shown["Retention"], shown["Scores"], shown["Attention"]))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.pipeline import RECORD_ALL, request_for
 from compression.errors import StrategyError
 from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
@@ -25,7 +27,8 @@ from dashboard.pages.choice import (
 from dashboard.pages.earlier import earlier_runs
 from dashboard.pages.following import start
 from dashboard.pages.steer import Steer, added, raised, removed, renamed
-from tests.dashboard.page import QuickModel, opened
+from tests.dashboard.page import QuickModel, make_run, opened
+from tests.factories import make_image_file
 
 
 @pytest.fixture
@@ -194,8 +197,6 @@ def test_picking_a_scene_that_is_not_there_changes_nothing(ours: Context, index:
 
 
 def test_an_upload_is_kept_by_its_content_and_named_as_it_came(ours: Context, tmp_path: Path) -> None:
-    from tests.factories import make_image_file
-
     path = make_image_file(tmp_path)
     notice, updates = steering.pick_upload(ours, held(ours), str(path), None)
     assert notice == ""
@@ -235,14 +236,21 @@ def test_before_the_model_is_loaded_the_rail_is_there(tmp_path: Path) -> None:
         assert len(updates) == steering.size_of_everything()
 
 
-def test_what_was_asked_before_is_offered_and_not_asked_again(ours: Context) -> None:
+def test_what_was_asked_before_is_offered_with_its_stored_runs(ours: Context) -> None:
     steer = held(ours, ours.samples[0].questions[0].text)
     assert earlier_runs(ours, steer, None) == ()
-    follow = start(ours, steer, None)
-    assert follow.job_id
-    ours.jobs.run_next()
-    # The drawn runs have another model's weights: the same request would find them, another seed would not.
-    assert earlier_runs(ours, Steer(**{**vars(steer), "seed": 5}), None) == ()
+    question, _ = inquiry(ours, steer.picked, steer.question)
+    model = ours.models.get()
+    prompt = model.prompt(question.question, question.choices)
+    runs = []
+    for number, choice in enumerate(steer.choices):
+        request = request_for(question, choice.plan(256), model, prompt, seed=0, record=RECORD_ALL)
+        runs.append(replace(make_run(number), request=request))
+        ours.store.add(runs[-1])
+    assert earlier_runs(ours, steer, None) == tuple(run.id for run in runs)
+    assert 'data-act="compare"' in steering.under_button(ours, steer, True, None)
+    assert earlier_runs(ours, replace(steer, seed=5), None) == (), "another seed is another request"
+    assert earlier_runs(ours, steer, "b" * 32) == (), "and another visitor has asked nothing"
 
 
 @pytest.mark.parametrize(

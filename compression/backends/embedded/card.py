@@ -108,7 +108,7 @@ def _row(figure: TaskFigure) -> str:
 def _training(log: Sequence[str]) -> str:
     """The lines that let a reader repeat the run, and the last one of each stage."""
     key = [line for line in log if line.startswith(("measured ", "seed "))]
-    for stage in ("vision", "align", "language"):
+    for stage in ("vision", "align", "language", "polish"):
         key.extend([line for line in log if line.startswith(f"{stage} ")][-1:])
     body = "\n".join(f"    {line}" for line in key)
     return (

@@ -1,0 +1,3 @@
+"""Partial information decomposition of what picture and question tell about an answer; its measures come later."""
+
+__all__: list[str] = []
