@@ -10,6 +10,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import asyncio
 import re
 import socket
+import sys
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -95,12 +96,19 @@ def serve(settings: Settings) -> None:
 
     Raises:
         StorageError: the store cannot be opened.
+        InvalidSetting: the address cannot be listened on.
     """
     import uvicorn
 
+    _check_address(settings)
     with open_store(settings.db, assets=settings.assets_path) as store:
         add_bundles(store)
+        if not store.is_read_only:
+            store.release_images()
         app = build_app(settings, store)
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        sys.stdout.write(f"Keepmap: http://{shown}:{settings.port}/  store: {settings.store_name}  Ctrl+C stops it\n")
+        sys.stdout.flush()
         uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=3)
 
 

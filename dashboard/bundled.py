@@ -1,7 +1,7 @@
 """The comparisons that come with Keepmap: the first thing that a visitor sees, before anything is asked.
 
-`python -m dashboard.bundled` makes them anew from the sample scenes and the embedded model; they are real runs of the
-machine that made them, stored as bundles, and imported into a store when it is opened for the first time.
+`python -m dashboard.bundled` makes them anew from the sample scenes and the embedded model: real runs of the machine
+that made them. `dashboard.samples.add_bundles` puts them into a store when the dashboard opens it for the first time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from analysis.pipeline import Inquiry, compare, open_image
 from analysis.run import new_id, utc_now
 from compression.backends import load_model
 from compression.strategies import CATALOGUE
-from dashboard.samples import Samples
-from storage import Comparison, Pane, StorageError, Store, export_comparison, import_comparison, open_store
+from dashboard.samples import BUNDLES, Samples
+from storage import Comparison, Pane, export_comparison, open_store
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parent / "assets" / "samples"
 STRATEGIES = ("identity@1.0", "dualcomp@0.25", "uniform_grid@0.25")
 SHOWN = (("corner", 6), ("dir", 6))
 """Task and scene of each bundle, the first screen last: a store lists the newest first. One shows what saliency is good
@@ -28,25 +27,7 @@ for and the grid is not, the other the reverse."""
 REPEATS = 7
 
 
-def import_bundled(store: Store, folder: Path = FOLDER) -> int:
-    """Put the bundled comparisons into a store that does not have them yet; returns how many there are.
-
-    A store that can only be read is left as it is, and a bundle that cannot be read is logged and left out: neither may
-    keep the dashboard from opening.
-    """
-    if store.is_read_only or not folder.is_dir():
-        return 0
-    done = 0
-    for bundle in sorted(path for path in folder.iterdir() if path.is_dir()):
-        try:
-            import_comparison(store, bundle, is_sample=True)
-            done += 1
-        except StorageError as error:
-            log.warning("the sample comparison %s was left out: %s", bundle.name, error)
-    return done
-
-
-def write_bundled(folder: Path = FOLDER) -> None:
+def write_bundled(folder: Path = BUNDLES) -> None:
     """Run the sample comparisons and replace the bundles by them."""
     vlm = load_model("embedded", device="cpu")
     plans = [CATALOGUE.plan(text) for text in STRATEGIES]

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from compression.backends.base import Seconds
 from compression.compressor import StrategyInfo
 from dashboard.facts import RunFacts, shown_layer
-from dashboard.messages import sentence
 from dashboard.markup import EMPTY, count, flops, join, key, milliseconds, percent, size_of, verdict
+from dashboard.messages import sentence
 
 _NONE = Markup('<span class="none">none</span>')
 _LOUD = ("reconstruction", "fallback", "out of domain", "out-of-domain", "untrained", "random weights")

@@ -69,6 +69,11 @@ class ComparePage:
     stage: Stage
     toggle: gr.HTML
 
+    @property
+    def held(self) -> list[Any]:
+        """What `Steer.read` reads: the comparison on screen, and what the rail holds."""
+        return [self.stage.comparison, *self.rail.held]
+
 
 def build_compare() -> ComparePage:
     """Lay the tab out, empty."""

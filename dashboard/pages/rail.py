@@ -86,7 +86,7 @@ class Rail:
 
     @property
     def held(self) -> list[Any]:
-        """What `Steer.read` reads."""
+        """What `Steer.read` reads, after the comparison on screen."""
         return [
             self.picked,
             self.question,

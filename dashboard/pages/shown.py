@@ -16,8 +16,8 @@ from dashboard.context import Context
 from dashboard.facts import RunFacts, facts_of
 from dashboard.ground import image_words
 from dashboard.jobs import plan_title
-from dashboard.messages import sentence
 from dashboard.markup import EMPTY, button, join
+from dashboard.messages import sentence
 from dashboard.results import PaneView, results
 from dashboard.tables import Numbered, numbers_table
 from dashboard.visitors import is_id

@@ -45,13 +45,21 @@ def steer_of(context: Context, comparison: Comparison) -> Steer:
             choices.append(read_strategy(pane.strategy, total))
         except CompressionError:
             continue
-    return Steer(
-        picked,
-        comparison.question,
-        "",
-        tuple(choices) if len(choices) >= FEWEST else first_choices(total, view.provides(context)),
-        total,
-    )
+    if len(choices) < FEWEST:
+        choices = list(first_choices(total, view.provides(context)))
+    own = own_choices_of(context, comparison)
+    return Steer(picked, comparison.question, own, tuple(choices), total, on_screen=comparison.id)
+
+
+def own_choices_of(context: Context, comparison: Comparison) -> str:
+    """The answers that a user gave, as typed; "" where they are the question's own."""
+    if not context.models.is_ready() or not comparison.choices:
+        return ""
+    try:
+        usual = context.models.get().prompt(comparison.question).choices
+    except CompressionError:
+        usual = ()
+    return "" if comparison.choices == usual else ", ".join(comparison.choices)
 
 
 def total_of(context: Context, picked: Picked, size: tuple[int, int] | None = None) -> int:

@@ -115,6 +115,7 @@ def _followed(page: ComparePage) -> list[Any]:
 def _wire_rail(context: Context, page: ComparePage) -> None:
     rail, stage = page.rail, page.stage
     everything = [page.toggle, *rail.everything]
+    held = page.held
     rows = [*rail.row_parts, rail.add, rail.remove, rail.text, rail.estimate, rail.shown_rows, page.toggle]
 
     def picked(event: gr.EventData, request: gr.Request, *values: Any) -> list[Any]:
@@ -123,8 +124,9 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
             return [gr.skip()] * len(everything)
         return steering.pick_sample(context, Steer.read(context, values), int(index), context.owner(request))
 
-    def still_empty(comparison_id: str, *values: Any) -> Any:
-        return gr.skip() if comparison_id else steering.empty_page(context, Steer.read(context, values))
+    def still_empty(*values: Any) -> Any:
+        now = Steer.read(context, values)
+        return gr.skip() if now.on_screen else steering.empty_page(context, now)
 
     def uploaded(path: str | None, request: gr.Request, *values: Any) -> list[Any]:
         if not path:
@@ -155,29 +157,30 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
         notice, updates = steering.written(context, Steer.read(context, values), text, context.owner(request))
         return [notice, *updates]
 
-    rail.gallery.click(picked, rail.held, everything, **QUICK)
-    rail.picked.change(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
-    rail.upload.upload(uploaded, [rail.upload, *rail.held], [stage.notice, *everything], **PRIVATE)
+    chosen = rail.gallery.click(picked, held, everything, **QUICK)
+    given = rail.upload.upload(uploaded, [rail.upload, *held], [stage.notice, *everything], **PRIVATE)
+    for step in (chosen, given):
+        step.then(still_empty, held, stage.empty, **QUICK)
     rail.templates.input(lambda text: text or gr.skip(), rail.templates, rail.question, **QUICK)
     for field in (rail.question, rail.own_choices, rail.seed):
         done = field.change(
             asked,
-            rail.held,
+            held,
             [rail.question_head, rail.choices, rail.run, rail.estimate],
             trigger_mode="always_last",
             **QUICK,
         )
-        done.then(still_empty, [stage.comparison, *rail.held], stage.empty, **QUICK)
+        done.then(still_empty, held, stage.empty, **QUICK)
     for position in range(MOST):
         row = rail.rows[position]
-        row.name.input(changed(partial(steer.renamed, position=position)), rail.held, rows, **QUICK)
-        row.router.input(changed(lambda now: now), rail.held, rows, **QUICK)
-        row.budget.change(moved, rail.held, rows, trigger_mode="always_last", **QUICK)
-        row.hint.click(raised, rail.held, rows, **QUICK)
-    stage.results.click(raised, rail.held, rows, **QUICK)
-    rail.add.click(changed(steer.added), rail.held, rows, **QUICK)
-    rail.remove.click(changed(steer.removed), rail.held, rows, **QUICK)
-    rail.apply.click(written, [rail.text, *rail.held], [stage.notice, *rows], **QUICK)
+        row.name.input(changed(partial(steer.renamed, position=position)), held, rows, **QUICK)
+        row.router.input(changed(lambda now: now), held, rows, **QUICK)
+        row.budget.change(moved, held, rows, trigger_mode="always_last", **QUICK)
+        row.hint.click(raised, held, rows, **QUICK)
+    stage.results.click(raised, held, rows, **QUICK)
+    rail.add.click(changed(steer.added), held, rows, **QUICK)
+    rail.remove.click(changed(steer.removed), held, rows, **QUICK)
+    rail.apply.click(written, [rail.text, *held], [stage.notice, *rows], **QUICK)
 
 
 def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:
@@ -200,7 +203,7 @@ def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:
     def named() -> str:
         return str(bar_end(context))
 
-    started = rail.run.click(start, rail.held, _followed(page), **QUICK)
+    started = rail.run.click(start, page.held, _followed(page), **QUICK)
     started.then(None, stage.job_id, None, js=_JOB_ADDRESS, **PRIVATE)
     looked = stage.timer.tick(
         tick,

@@ -266,7 +266,7 @@ def test_what_cannot_be_asked_starts_nothing_and_says_why(
 
 
 def test_nothing_that_a_browser_sends_is_trusted(ours: Context) -> None:
-    values: list[Any] = ["{", None, None, -5, 9, None, *([None, None, None, None] * 4)]
+    values: list[Any] = [None, "{", None, None, -5, 9, None, *([None, None, None, None] * 4)]
     steer = Steer.read(ours, values)
     assert steer.picked == Picked(sample=0)
     assert steer.choices == ()

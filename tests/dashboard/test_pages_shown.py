@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,15 @@ def test_the_first_screen_is_the_sample_comparison_where_there_is_one(ours: Cont
 def test_the_rail_is_as_it_was_when_the_comparison_was_asked(ours: Context) -> None:
     began = start(ours, asked(ours), None)
     comparison = ours.store.comparison(ours.store.job(str(began.job_id)).comparison)
-    assert steer_of(ours, comparison) == asked(ours)
+    assert steer_of(ours, comparison) == replace(asked(ours), on_screen=comparison.id)
     assert start_of(ours, None).question == ""
+
+
+def test_own_answers_come_back_and_usual_ones_are_left_to_the_question(ours: Context) -> None:
+    own = replace(asked(ours), question="What colour is the car?", own_choices="red, blue")
+    began = start(ours, own, None)
+    comparison = ours.store.comparison(ours.store.job(str(began.job_id)).comparison)
+    assert steer_of(ours, comparison).own_choices == "red, blue"
 
 
 def test_no_model_is_loaded_to_show_what_is_stored(tmp_path: Path) -> None:
@@ -175,7 +183,7 @@ def test_what_is_said_of_all_panes_is_said_once_above_them(ours: Context) -> Non
     seen = load(ours, side_by_side(ours, [run.id for run in runs], "").id)
     assert shown.common_notices(seen) == ("Of all.",)
     assert "Of all." not in shown.result_grid(seen)
-    assert "identity@1.0</p>" in shown.result_grid(seen), "what one pane says stays with it"
+    assert "Identity@1.0.</p>" in shown.result_grid(seen), "what one pane says stays with it"
 
 
 def test_a_deleted_run_leaves_its_pane_and_the_others(ours: Context, tmp_path: Path) -> None:

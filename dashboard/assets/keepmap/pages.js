@@ -52,6 +52,12 @@
     }
   });
 
+  /* The file dialogue offers images; what is chosen is judged by its content on the server. */
+  document.addEventListener('click', (event) => {
+    if (!event.target.closest?.('#upload')) return;
+    for (const input of document.querySelectorAll('input[type=file]')) input.accept = '.png,.jpg,.jpeg,.webp,.tif,.tiff';
+  }, true);
+
   /* A slider's words follow the thumb at once; the server confirms them afterwards. */
   const follow = (range) => {
     const row = range.closest('.strat');
