@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from analysis.pipeline import Inquiry, Outcome
 from analysis.pipeline import compare as run_strategies
@@ -18,6 +17,7 @@ from compression.strategies import CATALOGUE
 from dashboard.errors import QueueFull, TooManyJobs
 from dashboard.messages import explain, sentence
 from dashboard.models import Models
+from dashboard.progress import Notes, inquiry_of
 from dashboard.settings import Settings
 from storage import Comparison, JobRow, NotFound, Pane, Store
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 Compare = Callable[..., Iterator[Outcome]]
 _ACTIVE = ("queued", "running")
 _LOOK_SECONDS = 0.5  # between two looks into the store for a cancel flag set by another process
-_WRITE_SECONDS = 0.15  # between two progress notes
 _BEAT_SECONDS = 5.0
 
 
@@ -220,7 +219,7 @@ class Jobs:
             repeats=int(job.request["repeats"]),
             comparison=comparison.id,
             cancel=cancel,
-            progress=_Notes(self.store, job.id),
+            progress=Notes(self.store, job.id),
         )
         self._mark(comparison, 0)
         for position, outcome in enumerate(outcomes):
@@ -290,39 +289,3 @@ class Jobs:
                     )
                 self.store.set_pane(comparison.id, position, replace(pane, state=state, reason=reason, failure=failure))
         self.store.update_job(job.id, state=state, message=reason)
-
-
-class _Notes:
-    """Progress of one job, written when the words change and otherwise not too often."""
-
-    def __init__(self, store: Store, job_id: str) -> None:
-        self.store, self.job_id = store, job_id
-        self._words = ""
-        self._written = 0.0
-
-    def __call__(self, words: str, share: float) -> None:
-        now = time.monotonic()
-        if words == self._words and now - self._written < _WRITE_SECONDS:
-            return
-        self._words, self._written = words, now
-        self.store.update_job(self.job_id, progress=share, message=words)
-
-
-def inquiry_of(comparison: Comparison, path: Path) -> Inquiry:
-    """What a stored comparison asked, with the image at `path`."""
-    return Inquiry(
-        path=path,
-        image=comparison.image,
-        question=comparison.question,
-        choices=comparison.choices,
-        expected=comparison.expected,
-        evidence=comparison.evidence,
-        family=comparison.family,
-        task=comparison.task,
-    )
-
-
-def plan_title(strategy: str) -> str:
-    """The title of a strategy text; its name where this installation does not know it."""
-    name = strategy.partition(":")[0].partition("@")[0]
-    return CATALOGUE.classes[name].info.title if name in CATALOGUE.classes else name

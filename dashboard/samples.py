@@ -113,8 +113,12 @@ class Samples:
         return path
 
     def at(self, name: str) -> int | None:
-        """The index of the scene of that name, None where there is none."""
-        return next((index for index, sample in enumerate(self._samples) if sample.name == name), None)
+        """The index of the scene of that name or file name, None where there is none."""
+        return next((index for index, one in enumerate(self._samples) if name in (one.name, one.file_name)), None)
+
+    def knows(self, question: str) -> bool:
+        """Whether a question is one of those that come with a scene."""
+        return any(sample.question(question) is not None for sample in self._samples)
 
 
 def add_bundles(store: Store, folder: Path = BUNDLES) -> list[str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 
 from dashboard.markup import key
 from dashboard.pages.choice import MOST
@@ -54,6 +53,7 @@ class Rail:
     remove: gr.Button
     text: gr.Textbox
     apply: gr.Button
+    text_note: gr.HTML
     own_choices: gr.Textbox
     seed: gr.Number
     run: gr.Button
@@ -184,6 +184,7 @@ def build_rail() -> Rail:
                 max_length=1200,
             )
             apply = gr.Button("Use this text", elem_classes="quiet", size="sm", min_width=0)
+            text_note = html("text-note")
             own_choices = gr.Textbox(
                 label="Answers to choose from",
                 info="Separated by commas; empty for the question's own",
@@ -209,6 +210,7 @@ def build_rail() -> Rail:
         remove,
         text,
         apply,
+        text_note,
         own_choices,
         seed,
         run,
@@ -222,7 +224,7 @@ def build_rail() -> Rail:
 def _row(position: int) -> Row:
     with gr.Row(elem_classes="strat", elem_id=f"strategy-{position}", visible=position < 3) as box:
         gr.HTML(
-            str(Markup("{}").format(key(position))),
+            str(key(position)),
             padding=False,
             apply_default_css=False,
             js_on_load=None,

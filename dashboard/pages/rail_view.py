@@ -14,7 +14,7 @@ from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.ground import image_words
 from dashboard.markup import EMPTY, LETTERS, button, join, task_words
-from dashboard.messages import explain
+from dashboard.messages import Message, explain
 from dashboard.pages.asking import Picked, known_about
 from dashboard.pages.choice import FEWEST, MOST, Choice, offered, write_strategies
 from storage import StorageError
@@ -109,6 +109,11 @@ def question_note(context: Context, picked: Picked, question: str, own_choices: 
         parts.append(Markup('<p class="under">No choices: the five likeliest words are shown.</p>'))
     parts += [Markup('<p class="under warn" role="status">{}</p>').format(note) for note in known.notices]
     return join(parts), known.task, True
+
+
+def text_note(message: Message) -> Markup:
+    """What is wrong with the text of strategies, under it."""
+    return Markup('<p class="under bad" role="alert">{}</p>').format(message.text)
 
 
 def row_updates(context: Context, choices: Sequence[Choice], total: int, *, sliders: bool = True) -> list[Any]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from dashboard.jobs import plan_title
 from dashboard.markup import EMPTY, button, join, percent, task_words, verdict
 from dashboard.pages.stored import PAGE, Filters, Listed
+from dashboard.panes import title_of
 from storage import RunSummary
 
 _HEADS = (
@@ -52,7 +52,7 @@ def selection_bar() -> Markup:
 
 def _row(run: RunSummary, *, local: bool) -> Markup:
     seconds = sum(part or 0.0 for part in (run.encode_seconds, run.compress_seconds, run.prefill_seconds))
-    who = f"{plan_title(run.strategy)}, {run.question}"
+    who = f"{title_of(run.strategy)}, {run.question}"
     delete = EMPTY
     if local or not run.is_sample:
         delete = Markup('<span class="sure" hidden>{}{}</span>{}').format(
@@ -80,7 +80,7 @@ def _row(run: RunSummary, *, local: bool) -> Markup:
         question=run.question,
         image=run.image_name,
         sample=" · sample" if run.is_sample else "",
-        title=plan_title(run.strategy),
+        title=title_of(run.strategy),
         strategy=run.strategy,
         answer=run.answer,
         verdict=verdict(run.is_correct, capital=False),

@@ -15,9 +15,9 @@ from compression.strategies import CATALOGUE
 from dashboard.context import Context
 from dashboard.facts import RunFacts, facts_of
 from dashboard.ground import image_words
-from dashboard.jobs import plan_title
 from dashboard.markup import EMPTY, button, join
 from dashboard.messages import sentence
+from dashboard.panes import title_of
 from dashboard.results import PaneView, results
 from dashboard.tables import Numbered, numbers_table
 from dashboard.visitors import is_id
@@ -69,7 +69,7 @@ def load(context: Context, comparison_id: str) -> Shown:
         reason = pane.reason if state != "deleted" else "This run was deleted."
         panes.append(
             PaneView(
-                plan_title(pane.strategy),
+                title_of(pane.strategy),
                 pane.strategy,
                 state,
                 total,

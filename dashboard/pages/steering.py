@@ -19,7 +19,7 @@ from dashboard.pages import shown as pieces
 from dashboard.pages.asking import Picked, questions_for
 from dashboard.pages.choice import FEWEST, MOST, first_choices, read_strategies, read_strategy, rescaled
 from dashboard.pages.earlier import earlier_note
-from dashboard.pages.notices import error_notice, upload_notice
+from dashboard.pages.notices import upload_notice
 from dashboard.pages.steer import Steer
 from storage import Comparison
 
@@ -116,8 +116,14 @@ def pick_sample(context: Context, steer: Steer, index: int, owner: str | None) -
         return [gr.skip()] * size_of_everything()
     picked = Picked(sample=index)
     questions = questions_for(context, picked)
-    keep = steer.question.strip() and steer.question not in questions_for(context, steer.picked)
-    return everything(context, _moved(context, steer, picked, steer.question if keep else questions[0]), owner)
+    question = steer.question if is_own(context, steer) else questions[0]
+    return everything(context, _moved(context, steer, picked, question), owner)
+
+
+def is_own(context: Context, steer: Steer) -> bool:
+    """Whether the user wrote the question: one that came with an image goes with it."""
+    offered = steer.question in questions_for(context, steer.picked) or context.samples.knows(steer.question)
+    return bool(steer.question.strip()) and not offered
 
 
 def pick_upload(context: Context, steer: Steer, path: str, owner: str | None) -> tuple[str, list[Any]]:
@@ -127,8 +133,8 @@ def pick_upload(context: Context, steer: Steer, path: str, owner: str | None) ->
         open_image(Path(path), name=name)
         digest = context.store.put_image(Path(path))
         picked = Picked(digest=digest, name=name)
-        keep = steer.question if steer.question not in questions_for(context, steer.picked) else ""
-        return "", everything(context, _moved(context, steer, picked, keep), owner)
+        question = steer.question if is_own(context, steer) else ""
+        return "", everything(context, _moved(context, steer, picked, question), owner)
     except Exception as error:  # whatever a visitor sends, the page says what was wrong and stays as it was
         return str(upload_notice(explain_upload(error, name))), [gr.skip()] * size_of_everything()
 
@@ -169,11 +175,11 @@ def rows_changed(context: Context, steer: Steer, owner: str | None, *, sliders: 
 
 
 def written(context: Context, steer: Steer, text: str, owner: str | None) -> tuple[str, list[Any]]:
-    """The strategies as the text says. Returns the notice, and the rows; a text that cannot be read changes nothing."""
+    """The strategies as the text says. Returns a note, and the rows; a text that cannot be read changes nothing."""
     try:
         choices = read_strategies(text or "", steer.total)
     except (CompressionError, InvalidInquiry) as error:
-        return str(error_notice(explain(error))), [gr.skip()] * size_of_rows()
+        return str(view.text_note(explain(error))), [gr.skip()] * size_of_rows()
     return "", rows_changed(context, replace(steer, choices=choices), owner)
 
 

@@ -22,8 +22,9 @@ from dashboard.pages.stored import Filters
 
 TABS = ("compare", "runs", "methods")
 _ADDRESS = "(id) => { window.keepmap && window.keepmap.show(id); }"
+_LOOK = "() => { window.keepmap && window.keepmap.look(); }"
 _OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
-_JOB_ADDRESS = "(id) => { id && window.keepmap && window.keepmap.address({job: id}); }"
+_JOB_ADDRESS = "(id) => { window.keepmap && window.keepmap.started(id); }"
 _DARK = "() => document.body.classList.contains('dark')"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
@@ -154,11 +155,12 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
         return steering.rows_changed(context, after, context.owner(request))
 
     def written(text: str, request: gr.Request, *values: Any) -> list[Any]:
-        notice, updates = steering.written(context, Steer.read(context, values), text, context.owner(request))
-        return [notice, *updates]
+        note, updates = steering.written(context, Steer.read(context, values), text, context.owner(request))
+        return [note, *updates]
 
     chosen = rail.gallery.click(picked, held, everything, **QUICK)
     given = rail.upload.upload(uploaded, [rail.upload, *held], [stage.notice, *everything], **PRIVATE)
+    given.then(None, None, None, js=_LOOK, **PRIVATE)
     for step in (chosen, given):
         step.then(still_empty, held, stage.empty, **QUICK)
     rail.templates.input(lambda text: text or gr.skip(), rail.templates, rail.question, **QUICK)
@@ -180,7 +182,7 @@ def _wire_rail(context: Context, page: ComparePage) -> None:
     stage.results.click(raised, held, rows, **QUICK)
     rail.add.click(changed(steer.added), held, rows, **QUICK)
     rail.remove.click(changed(steer.removed), held, rows, **QUICK)
-    rail.apply.click(written, [rail.text, *held], [stage.notice, *rows], **QUICK)
+    rail.apply.click(written, [rail.text, *held], [rail.text_note, *rows], **QUICK)
 
 
 def _wire_job(context: Context, page: ComparePage, where: gr.HTML) -> None:

@@ -43,7 +43,13 @@ def ask(visitor: Visitor, scene: str = "River bend") -> None:
 
 
 def compare(visitor: Visitor) -> None:
+    """Press Compare and wait for the maps and the numbers of the new comparison; an earlier one stays until then."""
+    earlier = visitor.page.locator("#maps iframe").get_attribute("src")
     visitor.page.locator("#run").click()
+    visitor.page.wait_for_function(
+        "earlier => document.querySelector('#maps iframe')?.getAttribute('src') !== earlier", arg=earlier
+    )
+    visitor.finished(3)
     visitor.page.locator(".numbers-head").wait_for()
 
 
@@ -60,7 +66,7 @@ def test_a_visitor_picks_a_scene_asks_and_sees_three_strategies_on_maps(visitor:
     answers = visitor.page.locator(".verdict")
     assert answers.count() >= 3
     with open_store(visitor.site.database, read_only=True) as store:
-        comparison = store.comparisons(limit=1)[0]
+        comparison = next(one for one in store.comparisons() if not one.is_sample)
     assert comparison.id in visitor.page.url
     assert [pane.state for pane in comparison.panes] == ["done"] * 3
 
@@ -127,7 +133,7 @@ def test_an_uploaded_geotiff_is_shown_where_it_is_on_earth(visitor: Visitor, tmp
     compare(visitor)
     maps = visitor.finished(3)
     expect(visitor.page.locator("#title")).to_contain_text(scene.crs)
-    assert maps.locator(".leaflet-control-scale").count() == 1
+    assert maps.locator(".scale").count() == 1
     assert maps.locator(".plate .leaflet-tile-loaded").count() >= 3
     assert 0.5 < ink(maps, "C") < 0.95
 
@@ -154,13 +160,13 @@ def test_the_page_does_not_grow_with_the_number_of_tokens(visitor: Visitor) -> N
         page = visitor.page.request.get(f"{visitor.site.url}/maps/{identity}")
         visitor.page.goto(f"{visitor.site.url}/maps/{identity}")
         visitor.page.wait_for_function(
-            "document.querySelectorAll('.plate[data-state=done] .leaflet-tile-loaded').length > 1"
+            "() => document.querySelectorAll('.plate[data-state=done] .leaflet-tile-loaded').length > 1"
         )
         visitor.page.wait_for_load_state("networkidle")
         sizes[name] = len(page.body()), sum(received)
     assert sizes["large"][0] < 1.1 * sizes["small"][0]
-    assert sizes["large"][1] < sizes["small"][1] + 3_000_000
-    assert visitor.page.locator("img.km-layer-tile, .km-layer .leaflet-tile-loaded, .leaflet-tile-loaded").count() > 2
+    assert sizes["large"][1] < sizes["small"][1] + 1_000_000
+    assert ink(visitor.page.main_frame, "B") > 0.05
 
 
 def test_nothing_is_cut_or_scrolls_sideways_from_phone_to_desk(visitor: Visitor) -> None:

@@ -11,7 +11,7 @@ from analysis.pipeline import Inquiry, Outcome, open_image
 from compression.strategies import CATALOGUE
 from dashboard.context import Context
 from dashboard.errors import QueueFull, TooManyJobs
-from dashboard.jobs import Asked, plan_title
+from dashboard.jobs import Asked
 from storage import JobNotFound
 from tests.dashboard.page import cancelled_compare, opened, quick_compare, stubborn_compare
 
@@ -177,8 +177,3 @@ def test_the_worker_takes_what_is_submitted_and_ends_when_told(tmp_path: Path) -
         assert last.wait(60), "the worker took it without being asked"
         ours.jobs.stop()
         assert ours.store.job(job.id).state == "done", "what was being finished is finished"
-
-
-def test_a_strategy_is_named_by_its_paper_and_an_unknown_one_by_itself() -> None:
-    assert plan_title("fastv:layer=2@64") == "FastV"
-    assert plan_title("fromlater@0.5") == "fromlater"

@@ -187,6 +187,8 @@ def test_picking_a_scene_asks_its_first_question_unless_one_was_written(ours: Co
     assert question in steering.pick_sample(ours, held(ours), 1, None)
     own = "How many ships are there at sea?"
     assert own in steering.pick_sample(ours, held(ours, own), 1, None)
+    of_another_scene = ours.samples[2].questions[0].text
+    assert question in steering.pick_sample(ours, held(ours, of_another_scene), 1, None)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 10**9])

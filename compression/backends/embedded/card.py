@@ -65,6 +65,7 @@ Comparing visual-token compression strategies, tests and demonstrations. Nothing
 - It was trained on full and on reduced sets of visual tokens (random, uniform, by [CLS] attention, objects first), so
   fewer tokens do not surprise it.
 - Tracing roads is not taught and not offered.
+- The weakest task of this checkpoint is {weakest}, at {lowest:.3f}.
 """
 
 
@@ -75,6 +76,7 @@ def model_card(evaluation: Evaluation, log: Sequence[str] = ()) -> str:
         evaluation: what was measured.
         log: lines of the training log, from which the key figures are taken.
     """
+    weakest = min(evaluation.tasks, key=lambda figure: figure.accuracy)
     rows = [_row(figure) for figure in (*evaluation.tasks, *evaluation.forms)]
     parts = [
         _HEAD.format(
@@ -89,7 +91,7 @@ def model_card(evaluation: Evaluation, log: Sequence[str] = ()) -> str:
             milliseconds=1000 * evaluation.question_seconds,
             command=evaluation.command,
         ),
-        _USE,
+        _USE.format(weakest=weakest.task, lowest=weakest.accuracy),
     ]
     if log:
         parts.append(_training(log))
@@ -107,8 +109,8 @@ def _row(figure: TaskFigure) -> str:
 
 def _training(log: Sequence[str]) -> str:
     """The lines that let a reader repeat the run, and the last one of each stage."""
-    key = [line for line in log if line.startswith(("measured ", "seed "))]
-    for stage in ("vision", "align", "language", "polish"):
+    key = list(dict.fromkeys(line for line in log if line.startswith(("measured ", "seed ", "resumed "))))
+    for stage in ("vision", "align", "language"):
         key.extend([line for line in log if line.startswith(f"{stage} ")][-1:])
     body = "\n".join(f"    {line}" for line in key)
     return (

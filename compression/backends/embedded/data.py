@@ -174,15 +174,9 @@ def _name_targets(words: list[int], named: np.ndarray, colour: np.ndarray, plura
         before = word
 
 
-def questions_for(scenes: list[Scene], rng: np.random.Generator, first: tuple[str, ...] = ()) -> list[list[Question]]:
-    """Ask fresh questions about every scene of a batch, a few of the tasks in `first` before the others."""
-    asked = []
-    for scene in scenes:
-        early = ask(scene, rng, 5, tasks=first) if first else []
-        texts = {question.text for question in early}
-        later = ask(scene, rng, QUESTIONS_PER_SCENE - len(early))
-        asked.append([*early, *(question for question in later if question.text not in texts)])
-    return asked
+def questions_for(scenes: list[Scene], rng: np.random.Generator) -> list[list[Question]]:
+    """Ask fresh questions about every scene of a batch."""
+    return [ask(scene, rng, QUESTIONS_PER_SCENE) for scene in scenes]
 
 
 def choose_tokens(rng: np.random.Generator, labels: Tensor, attention: Tensor, count: int, policy: str) -> Tensor:

@@ -133,14 +133,13 @@ class Language(nn.Module):
         return cast(Tensor, self.language.embed_tokens.weight)
 
 
-def align_loss(net: Language, projected: Tensor, labels: Tensor, *, object_cover: float = 0.5) -> tuple[Tensor, Tensor]:
+def align_loss(net: Language, projected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Each projected token predicts the words of its patch and its place.
 
     Args:
         net: projector, language model and heads.
         projected: [views, tokens, dim].
         labels: int [views, tokens, 4].
-        object_cover: how much the word of the land cover counts on a patch that holds an object.
 
     Returns:
         The loss over words, and the one over row and column.
@@ -157,7 +156,7 @@ def align_loss(net: Language, projected: Tensor, labels: Tensor, *, object_cover
     quarter = ids(QUARTERS)[(rows >= SIDE // 2) * 2 + (cols >= SIDE // 2)].expand(views, -1)
     target = torch.zeros(views, TOKENS, len(VOCABULARY), device=device)
     for words, amount in (
-        (ids(COVERS)[cover], torch.where(item > 0, object_cover, 0.5)),
+        (ids(COVERS)[cover], torch.full_like(is_object, 0.5)),
         (quarter, 0.7 + 1.3 * is_object),
         (ids(TYPES)[kind // len(COLOUR_NAMES)], 2.0 * is_object),
         (ids(COLOUR_NAMES)[kind % len(COLOUR_NAMES)], 2.0 * is_object),

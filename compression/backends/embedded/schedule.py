@@ -13,38 +13,35 @@ from compression.backends.embedded.model import TOKENS
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many optimisation steps each stage takes; without `polish` the run ends after the language stage."""
+    """How many optimisation steps each stage takes."""
 
     vision: int
     align: int
     language: int
-    polish: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Read "vision,align,language,polish", as a training log gives them.
+        """Read "vision,align,language", as a training log gives them.
 
-        >>> Schedule.parse("1000,500,4000,600")
-        Schedule(vision=1000, align=500, language=4000, polish=600)
+        >>> Schedule.parse("1000,500,4000")
+        Schedule(vision=1000, align=500, language=4000)
 
         Raises:
-            ValueError: if the text is not four whole numbers.
+            ValueError: if the text is not three whole numbers.
         """
         try:
-            vision, align, language, polish = (int(part) for part in text.split(","))
+            vision, align, language = (int(part) for part in text.split(","))
         except ValueError as error:
             raise ValueError(
-                f"steps must be four whole numbers for vision, align, language and polish, got {text!r}; "
-                "for example 1000,500,4000,600"
+                f"steps must be three whole numbers for vision, align and language, got {text!r}; "
+                "for example 1000,500,4000"
             ) from error
-        return cls(vision, align, language, polish)
+        return cls(vision, align, language)
 
     def __post_init__(self) -> None:
         """Refuse stages without a step."""
-        if min(self.vision, self.align, self.language) < 1 or self.polish < 0:
-            raise ValueError(
-                f"every stage but polish needs at least one step, got {self}; raise --minutes or the steps"
-            )
+        if min(self.vision, self.align, self.language) < 1:
+            raise ValueError(f"every stage needs at least one step, got {self}; raise --minutes or the steps")
 
 
 def budget_at(done: float, rng: np.random.Generator) -> tuple[int, str]:

@@ -56,13 +56,6 @@ LOG_EVERY = 50
 DEFAULT_MINUTES = 65.0
 # Tasks that are learnt late count for more.
 TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4}
-# The last stage mends what lagged after the first full run: the projector had kept an object's type, colour and place,
-# but the ground under it only to .94, and questions about the surroundings stayed at .82.
-POLISH_FIRST = ("surround",)
-POLISH_WEIGHT = {"surround": 2.0, "dir": 1.5, "count": 1.5, "corner": 1.5}
-POLISH_OBJECT_COVER = 3.0
-POLISH_RATE = 0.5
-POLISH_SHARE = 0.12
 Log = Callable[[str], None]
 
 
@@ -220,23 +213,20 @@ class _Run:
         return MixedPrecision(net.to(self.device))
 
     def language(self, steps: Schedule) -> bool:
-        """Run projector alignment, the language stage and its polish; tells whether they were finished."""
+        """Run projector alignment and the language stage; tells whether they were finished."""
         heads = self._heads()
         heads.load_state_dict(_weights(load_state(self._state_file("vision"))))
         tower = {name: value.clone() for name, value in heads.tower.state_dict().items()}
         pool = self._pool(heads, steps.language)
         optimiser = self._network(pool)
-        total = steps.align + steps.language + steps.polish
+        total = steps.align + steps.language
         start = self._restore("language", optimiser)
         tally = Tally()
         for step in range(start, total):
             if step < steps.align:
                 line = self._align_step(optimiser, pool, step)
-            elif step < steps.align + steps.language:
-                line = self._language_step(optimiser, pool, step - steps.align, steps.language, tally)
             else:
-                done = step - steps.align - steps.language
-                line = self._language_step(optimiser, pool, done, steps.polish, tally, polish=True)
+                line = self._language_step(optimiser, pool, step - steps.align, steps.language, tally)
             if step % LOG_EVERY == 0 or step == total - 1:
                 self.say(line())
             stop = self._keep("language", step + 1, total, optimiser)
@@ -257,21 +247,14 @@ class _Run:
         return lambda: f"align {step} words {words.item():.3f} place {place.item():.3f}"
 
     def _language_step(
-        self,
-        optimiser: MixedPrecision[Language],
-        pool: ScenePool,
-        step: int,
-        steps: int,
-        tally: Tally,
-        *,
-        polish: bool = False,
+        self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int, steps: int, tally: Tally
     ) -> Callable[[], str]:
         """Answer packed questions about eight views, with attention and positions supervised."""
-        rng = np.random.default_rng((self.seed, 3 if polish else 2, step))
+        rng = np.random.default_rng((self.seed, 2, step))
         net = optimiser.compute
         scenes, features, attention, labels = pool.take(pool.schedule(self.seed, step, LANGUAGE_VIEWS))
-        text = pack(questions_for(scenes, rng, POLISH_FIRST if polish else ())).to(self.device)
-        count, policy = budget_at(1.0 if polish else step / steps, rng)
+        text = pack(questions_for(scenes, rng)).to(self.device)
+        count, policy = budget_at(step / steps, rng)
         keep = choose_tokens(rng, labels, attention, count, policy)
         projected = net.projector(features)
         embedded, mask, positions = assemble(
@@ -284,18 +267,16 @@ class _Run:
         ends = hidden[text.answer_view, text.answer_place + keep.shape[1] + 1]
         logits = (ends @ net.words.T).float()
         losses = functional.cross_entropy(logits, text.answer_id, reduction="none")
-        weights = POLISH_WEIGHT if polish else TASK_WEIGHT
-        weight = torch.tensor([weights.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
+        weight = torch.tensor([TASK_WEIGHT.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
         ground, location = grounding_losses(net, tap, keep, labels, text.named, text.colour, text.plural)
-        words, place = align_loss(net, projected, labels, object_cover=POLISH_OBJECT_COVER if polish else 0.5)
-        guidance = 0.5 if step < 0.7 * steps and not polish else 0.1
+        words, place = align_loss(net, projected, labels)
+        guidance = 0.5 if step < 0.7 * steps else 0.1
         loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + guidance * (ground + 0.3 * location)
         loss.backward()
-        norm = optimiser.step(POLISH_RATE * scale_at(step, steps, 0.3) if polish else scale_at(step, steps))
+        norm = optimiser.step(scale_at(step, steps))
         tally.add(text.tasks, (logits.argmax(-1) == text.answer_id).tolist(), losses.mean().item())
-        stage = "polish" if polish else "language"
         return lambda: (
-            f"{stage} {step}/{steps} {tally.seconds:.0f}s {policy} {keep.shape[1]} ground {ground.item():.3f} "
+            f"language {step}/{steps} {tally.seconds:.0f}s {policy} {keep.shape[1]} ground {ground.item():.3f} "
             f"location {location.item():.2f} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
         )
 
@@ -351,8 +332,7 @@ class _Run:
         schedule = Schedule(
             vision=max(1, round(VISION_SHARE * seconds / vision)),
             align=align,
-            language=max(1, round((1 - VISION_SHARE - POLISH_SHARE) * seconds / mean)),
-            polish=round(POLISH_SHARE * seconds / parts[2]),
+            language=max(1, round((1 - VISION_SHARE) * seconds / mean)),
         )
         self.say(
             f"measured {vision:.2f} s per vision step, {encode:.3f} s per encoded scene, language steps "

@@ -146,6 +146,21 @@
       if (url.searchParams.get('comparison') !== id) this.address({comparison: id, tab: ''}, true);
       else if (url.searchParams.has('job')) this.address({});
     },
+    /* After Compare: the address names the job, a folded rail closes, and what is said about it comes into view. */
+    started(job) {
+      if (job) {
+        this.address({job});
+        document.querySelector('#shell').classList.remove('rail-open');
+        document.querySelector('.rail-toggle')?.setAttribute('aria-expanded', 'false');
+      }
+      this.look();
+    },
+    /* The head of the main column, where progress and errors stand, when it is scrolled away. */
+    look() {
+      const top = document.querySelector('#main').getBoundingClientRect().top;
+      const said = document.querySelector('#notice [role=alert], #job .job');
+      if (said && (top < 0 || top > window.innerHeight * .8)) window.scrollTo({top: window.scrollY + top});
+    },
     /* After a page was opened by a run or a job, its address names the comparison; a job that still works stays in it. */
     opened(id, job) {
       const asked = new URL(location.href).searchParams;
