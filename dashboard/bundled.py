@@ -38,7 +38,7 @@ def write_bundled(folder: Path = BUNDLES) -> None:
             question = next(one for one in samples[index].questions if one.task == task)
             path = samples.file(index)
             inquiry = Inquiry(
-                path, open_image(path), question.text, question.choices, question.answer, question.evidence,
+                path, open_image(path, name=samples[index].name), question.text, question.choices, question.answer, question.evidence,
                 question.family, question.task,
             )  # fmt: skip
             identity = new_id()

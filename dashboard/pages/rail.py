@@ -160,6 +160,8 @@ def build_rail() -> Rail:
                 elem_id="templates",
                 container=False,
                 filterable=False,
+                # The list changes with the image while the browser still holds a question of the one before.
+                allow_custom_value=True,
                 interactive=True,
             )
         choices = html("choices", acts=True)

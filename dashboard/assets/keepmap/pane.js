@@ -126,7 +126,7 @@ export class Pane {
   /** Address of the tiles of the current layer, "" where the canvas paints it. */
   #tileUrl() {
     const { state, scales } = this.shared;
-    if (!this.facts || !this.facts.large || state.layer === "Image") return "";
+    if (!this.facts || !this.facts.large || !scales || state.layer === "Image") return "";
     const theme = document.documentElement.classList.contains("dark") ? "dark" : "light";
     const query = { theme };
     if (this.facts.levels.length > 1) query.level = this.level;
@@ -182,7 +182,7 @@ export class Pane {
       this.tiles.paint(context, frame, [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)]);
       return;
     }
-    if (!this.tokens) return;
+    if (!this.tokens || !scales) return; // a map may move before the panes have been measured together
     context.save();
     // Padded views reach over the image; what lies there is not on the picture.
     context.beginPath();
