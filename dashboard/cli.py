@@ -249,6 +249,7 @@ def _run(options: argparse.Namespace) -> int:
 
     outcomes, comparison = run_and_store(inquiry, plans, vlm, settings, seed=options.seed, record=record)
     runs = [outcome.run for outcome in outcomes if outcome.run]
+    from dashboard.messages import sentence
     from dashboard.report import image_json, plain_table, run_json, run_row
 
     if options.json:
@@ -264,7 +265,7 @@ def _run(options: argparse.Namespace) -> int:
     elif runs:
         print(plain_table([run_row(run) for run in runs]))
         for notice in dict.fromkeys(notice for run in runs for notice in run.notices):
-            print(f"Note: {notice}")
+            print(f"Note: {sentence(notice)}")
         print(f"Stored in {settings.store_name}. Open it: keepmap serve, then /?comparison={comparison}")
     failed = [outcome for outcome in outcomes if outcome.run is None]
     for outcome in failed:

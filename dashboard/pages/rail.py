@@ -159,7 +159,7 @@ def build_rail() -> Rail:
                 show_label=False,
                 elem_id="templates",
                 container=False,
-                filterable=False,
+                filterable=True,
                 # The list changes with the image while the browser still holds a question of the one before.
                 allow_custom_value=True,
                 interactive=True,
