@@ -37,10 +37,17 @@ def write_bundled(folder: Path = BUNDLES) -> None:
         for number, (task, index) in enumerate(SHOWN):
             question = next(one for one in samples[index].questions if one.task == task)
             path = samples.file(index)
+            image = open_image(path, name=samples[index].name)
             inquiry = Inquiry(
-                path, open_image(path, name=samples[index].name), question.text, question.choices, question.answer, question.evidence,
-                question.family, question.task,
-            )  # fmt: skip
+                path=path,
+                image=image,
+                question=question.text,
+                choices=question.choices,
+                expected=question.answer,
+                evidence=question.evidence,
+                family=question.family,
+                task=question.task,
+            )
             identity = new_id()
             store.put_image(path)
             panes = []

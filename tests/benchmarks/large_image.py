@@ -90,8 +90,7 @@ def main() -> int:
             peaks[size] = told.pop("peak_bytes")
             print(
                 f"{size:5} px: file {path.stat().st_size / 1e6:.1f} MB made in {made:.1f} s; peak "
-                f"{peaks[size] / 2**20:.0f} MiB; "
-                + ", ".join(f"{name} {value:.3g}" for name, value in told.items())
+                f"{peaks[size] / 2**20:.0f} MiB; " + ", ".join(f"{name} {value:.3g}" for name, value in told.items())
             )
     ratio = peaks[options.size] / peaks[256]
     print(f"peak memory {options.size} px / 256 px = {ratio:.2f}; goal {GOAL}: {'met' if ratio <= GOAL else 'missed'}")
