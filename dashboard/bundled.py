@@ -11,12 +11,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from analysis.pipeline import Inquiry, compare, open_image
-from analysis.run import new_id, utc_now
+from analysis.pipeline import RECORD_ALL, Inquiry, open_image
 from compression.backends import load_model
 from compression.strategies import CATALOGUE
+from dashboard.batch import run_and_store
 from dashboard.samples import BUNDLES, Samples
-from storage import Comparison, Pane, export_comparison, open_store
+from dashboard.settings import Settings
+from storage import export_comparison, open_store
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,16 @@ def write_bundled(folder: Path = BUNDLES) -> None:
     """Run the sample comparisons and replace the bundles by them."""
     vlm = load_model("embedded", device="cpu")
     plans = [CATALOGUE.plan(text) for text in STRATEGIES]
-    with tempfile.TemporaryDirectory() as work, open_store(f"sqlite:///{work}/samples.db") as store:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as work:
+        settings = Settings(db=f"sqlite:///{work}/samples.db", repeats=REPEATS)
         samples = Samples(Path(work) / "scenes")
-        shutil.rmtree(folder, ignore_errors=True)
-        for number, (task, index) in enumerate(SHOWN):
+        for number, (task, index) in enumerate(SHOWN, start=1):
             question = next(one for one in samples[index].questions if one.task == task)
             path = samples.file(index)
-            image = open_image(path, name=samples[index].name)
             inquiry = Inquiry(
                 path=path,
-                image=image,
+                image=open_image(path, name=samples[index].name),
                 question=question.text,
                 choices=question.choices,
                 expected=question.answer,
@@ -48,31 +49,11 @@ def write_bundled(folder: Path = BUNDLES) -> None:
                 family=question.family,
                 task=question.task,
             )
-            identity = new_id()
-            store.put_image(path)
-            panes = []
-            for outcome in compare(inquiry, plans, vlm, repeats=REPEATS, comparison=identity):
-                if outcome.run is None:
-                    raise RuntimeError(f"{outcome.strategy} gave no run: {outcome.reason}")
-                store.add(outcome.run)
-                panes.append(Pane(outcome.strategy, run=outcome.run.id, state="done"))
-                log.info("%s %s: %s", question.text, outcome.strategy, outcome.run.answer.text)
-            store.add_comparison(
-                Comparison(
-                    id=identity,
-                    created_utc=utc_now(),
-                    image=inquiry.image,
-                    question=question.text,
-                    choices=question.choices,
-                    expected=question.answer,
-                    evidence=inquiry.evidence,
-                    family=question.family,
-                    task=question.task,
-                    model=vlm.card.name,
-                    panes=tuple(panes),
-                )
-            )
-            export_comparison(store, identity, folder / f"{number + 1}-{task}")
+            outcomes, identity = run_and_store(inquiry, plans, vlm, settings, seed=0, record=RECORD_ALL)
+            for outcome in outcomes:
+                log.info("%s %s: %s", question.text, outcome.strategy, outcome.run and outcome.run.answer.text)
+            with open_store(settings.db) as store:
+                export_comparison(store, identity, folder / f"{number}-{task}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from playwright.sync_api import Frame, expect
@@ -184,6 +185,10 @@ def test_dark_reaches_the_maps(visitor: Visitor) -> None:
     light = maps.evaluate("getComputedStyle(document.body).backgroundColor")
     visitor.page.get_by_label("Switch between light and dark").click()
     maps.wait_for_function("colour => getComputedStyle(document.body).backgroundColor !== colour", arg=light)
+    red, green, blue = (
+        int(part) for part in re.findall(r"\d+", maps.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
+    )
+    assert red + green + blue < 200
 
 
 def test_methods_say_what_is_reconstructed(visitor: Visitor) -> None:
