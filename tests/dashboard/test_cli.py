@@ -193,6 +193,18 @@ def test_only_files_that_declare_it_count_as_synthetic(scene, capsys, tmp_path):
     assert ["out of domain" in one for one in labels] == [True, False]
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["m_4709963_se_14_1_20200831.tif", "landsat_bahamas_rgb.tif", "berkeley.jpg"])
+def test_real_images_are_asked_about_and_labelled_as_outside_the_models_domain(capsys, name):
+    folder = Path(os.environ.get("KEEPMAP_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / name).is_file():
+        pytest.skip(f"{name} is not in the data folder; set KEEPMAP_TEST_DATA to one that holds it")
+    assert run(folder / name, COUNT, "-s", "identity", "-s", "dualcomp@0.25", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["image"]["crs"] is None) == name.endswith(".jpg")
+    assert all("out of domain" in one["labels"] for one in told["runs"])
+
+
 @pytest.mark.parametrize(("question", "message"), [("", "is empty"), ("xyzzy plugh", "knows no word")])
 def test_a_question_that_cannot_be_asked_is_one_line(scene, capsys, question, message):
     assert run(scene, question, "-s", "identity") == 2

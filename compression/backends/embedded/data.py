@@ -69,7 +69,7 @@ class ScenePool:
             scenes = [make_scene(self._first + index) for index in range(start, min(start + CHUNK, self.size))]
             features, attention = encode_views(self._tower, np.stack([scene.image for scene in scenes]))
             labels = np.stack([labels_of(scene) for scene in scenes])
-            light = [replace(scene, image=scene.image[:, :0]) for scene in scenes]
+            light = [replace(scene, image=scene.image[:, :0].copy()) for scene in scenes]
             self._chunks[number] = (light, features, attention, labels)
         return self._chunks[number]
 
