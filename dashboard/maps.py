@@ -130,8 +130,17 @@ def _digest(text: str) -> str:
 @lru_cache(maxsize=64)
 def _figure(comparison: str, letters: tuple[str, ...], placement: Placement) -> tuple[str, dict[str, str], str]:
     """Folium's part: links, the element of each map by letter, and the script. The same as long as the maps are."""
-    if not letters:
-        return "", {}, ""
+    if not letters:  # the page's own scripts are written against Leaflet, maps or none
+        return (
+            "\n".join(
+                [
+                    *(CssLink(url).render() for _, url in _LEAFLET_CSS),
+                    *(JavascriptLink(url).render() for _, url in _LEAFLET_JS),
+                ]
+            ),
+            {},
+            "",
+        )
     options: dict[str, Any] = {
         "location": _middle(placement),
         "zoom_start": placement.zoom,

@@ -9,15 +9,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Frame, Page, Request, sync_playwright
 
 from analysis.pipeline import open_image
-from storage import open_store
-from tests.factories import make_comparison, make_image_file
+from analysis.run import new_id
+from storage import Pane, open_store
+from tests.factories import make_comparison, make_image_file, make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
@@ -66,12 +67,14 @@ class Site:
 
     Args:
         small, large: Ids of stored comparisons of 256 and of 65,536 tokens.
+        cancelled: One that was cancelled before any run.
     """
 
     url: str
     database: str
     small: str
     large: str
+    cancelled: str
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +99,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 store.add(run)
             store.add_comparison(comparison)
             ids[name] = comparison.id
+            if name == "small":
+                panes = tuple(Pane(pane.strategy, state="cancelled", reason="Cancelled.") for pane in comparison.panes)
+                ids["cancelled"] = store.add_comparison(replace(comparison, id=new_id(), panes=panes))
+                store.add(make_run(9, image=image, question="is this run to be deleted?"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -110,7 +117,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         while process.poll() is None and not _answers(url):
             os.sched_yield()
         assert process.poll() is None, (folder / "log.txt").read_text()
-        yield Site(url, database, ids["small"], ids["large"])
+        yield Site(url, database, **ids)
     finally:
         process.terminate()
         process.wait(timeout=30)

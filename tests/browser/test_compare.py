@@ -179,6 +179,27 @@ def test_nothing_is_cut_or_scrolls_sideways_from_phone_to_desk(visitor: Visitor)
             assert frame.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
+def test_a_comparison_without_any_run_says_so_and_can_be_left_and_found_again(visitor: Visitor) -> None:
+    visitor.open(f"/?comparison={visitor.site.cancelled}")
+    maps = visitor.maps()
+    maps.locator(".plate[data-state=cancelled]").nth(1).wait_for()
+    maps.locator("body[data-ready=true]").wait_for()
+    assert maps.locator("canvas.km-overlay").count() == 0
+
+
+def test_a_stored_run_is_deleted_after_a_second_word(visitor: Visitor) -> None:
+    visitor.open()
+    visitor.page.get_by_role("tab", name="Runs").click()
+    rows = visitor.page.locator("#runs-page table tbody tr", has_text="to be deleted")
+    rows.first.wait_for()
+    assert rows.count() == 1
+    rows.first.locator("[data-ask=yes]").click()
+    rows.first.locator("[data-act=delete]").click()
+    rows.first.wait_for(state="detached")
+    with open_store(visitor.site.database, read_only=True) as store:
+        assert store.count(text="to be deleted") == 0
+
+
 def test_dark_reaches_the_maps(visitor: Visitor) -> None:
     visitor.open(f"/?comparison={visitor.site.small}")
     maps = visitor.finished(2)
