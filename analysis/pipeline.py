@@ -288,8 +288,10 @@ def _said(
     labels = [*plan.info.labels, *vlm.card.labels]
     notices = [*prompt.notices, *encoded.notices]
     router = generation.selection.router
-    if router is not None and router.source == "rule":
-        labels.append("rule router")
+    if router is not None and "rule" in (router.source, router.rho_source):
+        labels.append("reconstruction: router by rule")
+    elif router is not None and "trained" in (router.source, router.rho_source):
+        labels.append("reconstruction: router trained for this model")
     if vlm.card.domain and not inquiry.image.is_synthetic:
         labels.append(OUT_OF_DOMAIN)
         notices.append(

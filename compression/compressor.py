@@ -166,6 +166,28 @@ class StrategyInfo:
 
 
 @dataclass(frozen=True)
+class Route:
+    """What a trained router reads from a question.
+
+    Args:
+        lam: lambda in 0..1; 0 is object semantics, 1 is scene geometry.
+        rho: Retention ratio in (0, 1].
+        margins: Distance of each head from its decision boundary, in logits.
+    """
+
+    lam: float
+    rho: float
+    margins: Mapping[str, float]
+
+
+class Router(Protocol):
+    """A trained router that comes with a model, on top of that model's word embeddings."""
+
+    def route(self, text: Tensor) -> Route:
+        """Read a question, float [words, dim]."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What a compressor may look at that is not a visual token.
 
@@ -176,6 +198,7 @@ class Context:
         layer: Language-model layer before which the strategy acts, or None outside the language model.
         layers: Number of language-model layers.
         attention: Float [heads, query, tokens] rows of layer `layer - 1` over the visual tokens, or None.
+        router: The model's trained router, or None.
     """
 
     question: str = ""
@@ -184,6 +207,7 @@ class Context:
     layer: int | None = None
     layers: int = 0
     attention: Tensor | None = None
+    router: Router | None = None
 
     def generator(self) -> torch.Generator:
         """A fresh generator of this seed; it lives on the CPU so that every device draws the same."""

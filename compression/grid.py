@@ -169,3 +169,23 @@ class TokenGrid:
             left, top, right, bottom = view["box"]
             views.append(View(view["rows"], view["cols"], (left, top, right, bottom), view["name"]))
         return cls(tuple(views), (height, width))
+
+
+def lattice(rows: int, cols: int, count: int) -> NDArray[np.int64]:
+    """Exactly `count` evenly spaced cells of a grid in its proportions, ascending flat indices.
+
+    >>> lattice(4, 6, 6).tolist()
+    [7, 9, 11, 19, 21, 23]
+
+    Args:
+        rows, cols: Size of the grid.
+        count: 1..rows*cols.
+    """
+    fitting = math.floor(math.sqrt(count * rows / cols) + 0.5)
+    used = min(max(fitting, -(-count // cols)), min(rows, count))
+    cells = []
+    for line in range(used):
+        across = (line + 1) * count // used - line * count // used
+        row = (2 * line + 1) * rows // (2 * used)
+        cells.append(row * cols + (2 * np.arange(across) + 1) * cols // (2 * across))
+    return np.concatenate(cells)

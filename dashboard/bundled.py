@@ -21,22 +21,22 @@ from storage import export_comparison, open_store
 
 log = logging.getLogger(__name__)
 
-STRATEGIES = ("identity@1.0", "dualcomp@0.25", "uniform_grid@0.25")
-SHOWN = (("corner", 6), ("dir", 6))
-"""Task and scene of each bundle, the first screen last: a store lists the newest first. One shows what saliency is good
-for and the grid is not, the other the reverse."""
+STRATEGIES = ("identity@1.0", "dualcomp@{count}", "uniform_grid@{count}")
+SHOWN = (("corner", 4, 64), ("dir", 0, 384))
+"""Task, scene and budget in visual tokens of each bundle, the first screen last: a store lists the newest first. One
+shows what saliency is good for and the grid is not, the other the reverse."""
 REPEATS = 7
 
 
 def write_bundled(folder: Path = BUNDLES) -> None:
     """Run the sample comparisons and replace the bundles by them."""
     vlm = load_model("embedded", device="cpu")
-    plans = [CATALOGUE.plan(text) for text in STRATEGIES]
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory() as work:
         settings = Settings(db=f"sqlite:///{work}/samples.db", repeats=REPEATS)
         samples = Samples(Path(work) / "scenes")
-        for number, (task, index) in enumerate(SHOWN, start=1):
+        for number, (task, index, count) in enumerate(SHOWN, start=1):
+            plans = [CATALOGUE.plan(text.format(count=count)) for text in STRATEGIES]
             question = next(one for one in samples[index].questions if one.task == task)
             path = samples.file(index)
             inquiry = Inquiry(

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from compression.compressor import StrategyInfo
@@ -95,15 +96,19 @@ def command_table(parser: argparse.ArgumentParser | None = None) -> str:
     return table(["command", "does"], rows)
 
 
-def accuracy_table(card: Path | None = None) -> str:
-    """The table of figures of the embedded model's card, or "" where the card has none yet."""
+def card_table(heading: str, card: Path | None = None) -> str:
+    """The table below a heading of the embedded model's card that starts so, or "" where the card has none yet."""
     text = (card or CARD).read_text(encoding="utf-8")
-    return "".join(line + "\n" for line in text.splitlines() if line.startswith("|"))
+    section = next((part for part in re.split(r"^#+ ", text, flags=re.MULTILINE) if part.startswith(heading)), "")
+    return "".join(line + "\n" for line in section.splitlines() if line.startswith("|"))
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {
-    "accuracy": accuracy_table,
+    "accuracy": partial(card_table, "One view"),
+    "accuracy-budgets": partial(card_table, "The same questions"),
+    "accuracy-cells": partial(card_table, "4 x 4 cells"),
     "commands": command_table,
+    "router": partial(card_table, "The router"),
     "settings": settings_table,
     "strategies": strategy_table,
 }

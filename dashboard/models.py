@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from compression.backends import known_models, load_model
 from compression.backends.base import VLM
 from compression.budget import lowest_average
@@ -40,7 +38,6 @@ class Models:
         self._loaded: dict[str, VLM] = {}
         self._totals: dict[tuple[str, tuple[int, int]], int] = {}
         self._lock = threading.Lock()
-        self._asking = threading.Lock()
 
     def get(self, name: str = "") -> VLM:
         """The model of that name, the default for "".
@@ -82,14 +79,10 @@ class Models:
         return f"{title} · {device_words(self._loaded[name].device)}" if self.is_ready(name) else title
 
     def tokens(self, image_size: tuple[int, int], name: str = "") -> int:
-        """The number of visual tokens of an image of (height, width): one look at an empty image, remembered."""
+        """The number of visual tokens of an image of (height, width), remembered."""
         key = (name or self.default, image_size)
         if key not in self._totals:
-            vlm = self.get(name)
-            with self._asking:
-                self._totals[key] = len(
-                    vlm.encode(np.zeros((*vlm.wanted_size(image_size), 3), dtype=np.uint8), image_size)
-                )
+            self._totals[key] = self.get(name).count_tokens(image_size)
         return self._totals[key]
 
     def lowest(self, step: Step, total: int, name: str = "") -> int:

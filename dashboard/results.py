@@ -230,7 +230,7 @@ def label_words(facts: RunFacts, info: StrategyInfo | None) -> list[str]:
         words.append("reference")
     elif info is not None and info.ignores_image:
         words.append("ignores the image")
-    if any("router by rule" in word for word in words):  # the longer label says it already
+    if any("router" in word for word in words):  # runs of earlier versions said it twice, or before it was known
         words = [word for word in words if word != "rule router"]
     return list(dict.fromkeys(words))
 

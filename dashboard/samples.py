@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 
 from analysis.imagery import encode_png, write_geotiff
 from analysis.pipeline import SYNTHETIC_TAG
-from compression.backends.embedded.questions import FAMILIES, TASKS, Question, ask
-from compression.backends.embedded.scenes import Scene, make_scene
+from compression.backends.embedded.questions import FAMILIES, REGIME_TASKS, TASKS, Question, ask
+from compression.backends.embedded.scenes import VIEW, Scene, make_scene
 from storage import StorageError, Store
 from storage.bundle import DOCUMENT, import_comparison
 
 log = logging.getLogger(__name__)
 
-SEEDS = (1040, 1014, 1018, 1003, 1043, 1022, 1025, 1011)
-"""Chosen by eye for variety: river, lake, town, desert, forest; each has a name of its own."""
+SCENES = ((2008, 1024), (2011, 1024), (2003, 1024), (2020, 1024), (1014, 256), (1011, 256), (1025, 256), (1029, 256))
+"""Seeds and sides in pixels, chosen by eye for variety: river, lake, coast, town; each has a name of its own."""
 
 BUNDLES = Path(__file__).parent / "assets" / "bundles"
 """Finished comparisons that come with Keepmap, one folder each, as `storage.bundle.export_comparison` writes them."""
 
-_QUESTIONS = 10
-_FIRST = ("dir", "count", "colour", "quarter", "side", "presence")
+_QUESTIONS = 12
+_FIRST = ("dir", "cell", "cellcover", "count", "colour", "quarter", "side", "presence")
+_THUMBNAIL = 128
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,26 @@ class Sample:
     """One scene of the gallery.
 
     Args:
-        seed: It and nothing else decides the picture and its questions.
+        seed, size: They and nothing else decide the picture and its questions; the size is in pixels.
     """
 
     seed: int
+    size: int = VIEW
 
     @cached_property
     def scene(self) -> Scene:
         """The scene with everything that is true about it."""
-        return make_scene(self.seed)
+        return make_scene(self.seed, self.size)
 
     @property
     def name(self) -> str:
         """A short name for people, without the seed."""
         return re.sub(r"\s+\d+$", "", self.scene.name)
+
+    @property
+    def label(self) -> str:
+        """The name with the size."""
+        return f"{self.name}, {self.size:,} px"
 
     @property
     def file_name(self) -> str:
@@ -64,8 +71,9 @@ class Sample:
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         """Questions about this scene, one per task, those that depend on a place first."""
-        drawn = ask(self.scene, np.random.default_rng(self.seed), 4 * _QUESTIONS, lettered_share=0.0)
-        order = {task: index for index, task in enumerate((*_FIRST, *(task for task in TASKS if task not in _FIRST)))}
+        tasks = [task for task in TASKS if task not in REGIME_TASKS]
+        drawn = ask(self.scene, np.random.default_rng(self.seed), 6 * _QUESTIONS, tasks=tasks, lettered_share=0.0)
+        order = {task: index for index, task in enumerate((*_FIRST, *(task for task in tasks if task not in _FIRST)))}
         first: dict[str, Question] = {}
         for question in drawn:
             first.setdefault(question.task, question)
@@ -79,8 +87,9 @@ class Sample:
 
     @cached_property
     def thumbnail_png(self) -> bytes:
-        """A PNG of half its size, for the gallery."""
-        return encode_png(np.ascontiguousarray(self.image[::2, ::2]))
+        """A small PNG for the gallery."""
+        step = max(1, self.size // _THUMBNAIL)
+        return encode_png(np.ascontiguousarray(self.image[::step, ::step]))
 
 
 class Samples:
@@ -88,12 +97,12 @@ class Samples:
 
     Args:
         folder: Where the GeoTIFFs go.
-        seeds: Which scenes.
+        scenes: Seeds and sides in pixels.
     """
 
-    def __init__(self, folder: Path, seeds: tuple[int, ...] = SEEDS) -> None:
+    def __init__(self, folder: Path, scenes: tuple[tuple[int, int], ...] = SCENES) -> None:
         self.folder = folder
-        self._samples = tuple(Sample(seed) for seed in seeds)
+        self._samples = tuple(Sample(seed, size) for seed, size in scenes)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ class Prompt:
     Args:
         question: The user's words.
         choices: Answers to choose among, empty for a free answer.
-        text: What the model reads around the picture.
+        text: What the model reads around the picture; one `<image>` stands for all of its views.
         family: "object-semantic", "scene-geometric" or "knowledge" where the question's template is known, else "".
         task: The template's name, else "".
         notices: What the user should know: unknown words, a question outside the model's domain.

@@ -33,9 +33,9 @@ from compression.backends.base import Architecture, Generation, ModelCard, Probe
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import tapped
 from compression.backends.prefill import asked, cut_layer, prefill
-from compression.backends.sequence import blocks_of, lay_out, question_span
+from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
 from compression.budget import kept_after_cut
-from compression.compressor import Cancel, Plan, Stage
+from compression.compressor import Cancel, Plan, Router, Stage
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import Box, TokenGrid, View
 from compression.selection import Selection
@@ -73,6 +73,7 @@ class LlavaBackend:
     provides = PROVIDES
     labels: tuple[str, ...] = ()
     domain = ""
+    router: Router | None = None
 
     def __init__(
         self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
@@ -170,43 +171,58 @@ class LlavaBackend:
         """The patches of the one square that the tower reads."""
         return int((self.side // self.config.vision_config.patch_size) ** 2)
 
+    def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
+        """What the tower reads of an image: pixels float [views, 3, side, side], and the views.
+
+        A view has the tokens that lie on the image: the first rows and columns of what the tower makes of its pixels.
+        """
+        edge = self.side // int(self.config.vision_config.patch_size)
+        return self.pixels([image]), (View(edge, edge, self.seen_box(image_size)),)
+
+    def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Images uint8 [height, width, 3] as the tower reads them, float [images, 3, side, side]."""
+        made = self.processor(images=list(images), input_data_format="channels_last", return_tensors="pt")
+        values: Tensor = made["pixel_values"].to(self.device, self.model.dtype)
+        return values
+
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
-        """Visual tokens of one image as one view, with all signals that `provides` names but the text's."""
-        pixels = self._pixels(image)
+        """Visual tokens of one image, with all signals that `provides` names but the text's."""
+        pixels, views = self.cut(image, image_size)
         layer = int(self.config.vision_feature_layer)
+        if self.config.vision_feature_select_strategy != "default":
+            raise ModelUnavailable("only checkpoints whose vision_feature_select_strategy is 'default' are supported")
         tower = self.model.model.vision_tower
         attend = tower.encoder.layers[layer if layer < 0 else layer - 1].self_attn
         with tapped({"query": attend.q_proj, "key": attend.k_proj}) as heard:
-            states = tower(pixels, output_hidden_states=True).hidden_states[layer][0]
-        has_cls = self.config.vision_feature_select_strategy == "default"
-        if not has_cls:
-            raise ModelUnavailable("only checkpoints whose vision_feature_select_strategy is 'default' are supported")
-        cls_state, features = states[:1], states[1:]
+            states = tower(pixels, output_hidden_states=True).hidden_states[layer]
+        on_image = self._on_image(views).to(states.device)
+        cls_state, features = states[:, 0], states[:, 1:].flatten(0, 1)[on_image]
         heads = attend.num_heads
-        query = heard["query"][0].unflatten(-1, (heads, -1)).transpose(0, 1).float()  # [heads, 1 + tokens, head dim]
-        key = heard["key"][0].unflatten(-1, (heads, -1)).transpose(0, 1).float()
-        cls_row = (query[:, :1] @ key.transpose(-1, -2) * attend.scale).softmax(-1)[:, 0, 1:]
-        edge = round(len(features) ** 0.5)
-        grid = TokenGrid((View(edge, edge, self.seen_box(image_size)),), image_size)
+        query, key = (heard[name].unflatten(-1, (heads, -1)).transpose(1, 2).float() for name in ("query", "key"))
+        # [views, heads, tokens] → [heads, tokens of all views]
+        cls_rows = (query[:, :, :1] @ key.transpose(-1, -2) * attend.scale).softmax(-1)[:, :, 0, 1:]
+        cls_row = cls_rows.transpose(0, 1).flatten(1)[:, on_image]
         return VisualTokens.whole(
             features,
-            grid,
+            TokenGrid(views, image_size),
             {
                 Signal.FEATURES: features,
                 Signal.PROJECTED: self.project(features),
                 Signal.CLS_ATTENTION: cls_row,
-                Signal.KEYS: key[:, 1:].mean(0),
+                Signal.KEYS: key[:, :, 1:].mean(1).flatten(0, 1)[on_image],
                 Signal.CLS_FEATURE: cls_state,
                 Signal.CLS_QUERY: attend.q_proj(cls_state),
                 Signal.VALUES: attend.v_proj(features),
             },
         )
 
-    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
-        pixels = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")
-        values: Tensor = pixels["pixel_values"].to(self.device, self.model.dtype)
-        return values
+    def _on_image(self, views: Sequence[View]) -> Tensor:
+        """Which of the tower's tokens lie on the image, ascending flat indices int64 [tokens]."""
+        edge = self.side // int(self.config.vision_config.patch_size)
+        index = np.arange(len(views) * edge**2).reshape(len(views), edge, edge)
+        parts = [index[number, : view.rows, : view.cols].ravel() for number, view in enumerate(views)]
+        return torch.from_numpy(np.concatenate(parts))
 
     # ------------------------------------------------------------------ question
     def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
@@ -231,9 +247,15 @@ class LlavaBackend:
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device, dtype=torch.int64))
         return embedded
 
-    def lay_out(self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]]) -> tuple[Tensor, SequenceLayout]:
+    def picture_text(self, grid: TokenGrid) -> str:
+        """What stands for the picture in the prompt: one placeholder per view."""
+        return " ".join([PLACEHOLDER] * len(grid.views))
+
+    def lay_out(
+        self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], grid: TokenGrid
+    ) -> tuple[Tensor, SequenceLayout]:
         """Input ids int64 [1, length] with one image token per output, and their layout."""
-        ids, layout = lay_out(self.tokenizer, self._image_id, prompt, blocks)
+        ids, layout = lay_out(self.tokenizer, self._image_id, prompt, blocks, self.picture_text(grid))
         return torch.tensor([ids], device=self.device), layout
 
     # ------------------------------------------------------------------ surgery
@@ -316,7 +338,7 @@ class LlavaBackend:
     def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
         """Log-probability of an answer given projected visual tokens [tokens, dim]; a differentiable scalar."""
         blocks = blocks_of(Selection.prune(len(tokens), np.arange(len(tokens))), tokens.grid)
-        ids, _ = self.lay_out(prompt, blocks)
+        ids, _ = self.lay_out(prompt, blocks, tokens.grid)
         said = answer_ids(self.tokenizer, prompt, answer)
         full = torch.cat([ids, torch.tensor([said[:-1]], device=self.device, dtype=torch.int64)], dim=1)
         # generate() reads the answer under no_grad; here gradients flow to the features.

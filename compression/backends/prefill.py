@@ -17,7 +17,7 @@ from compression.backends.base import Architecture, Probe, Prompt, SequenceLayou
 from compression.backends.hooks import cut_between, synchronise
 from compression.backends.sequence import blocks_of, without
 from compression.budget import kept_after_cut
-from compression.compressor import Cancel, Context, Plan, Stage, Step
+from compression.compressor import Cancel, Context, Plan, Router, Stage, Step
 from compression.errors import AttentionUnavailable, Cancelled, InvalidBudget, InvalidStrategyText
 from compression.grid import TokenGrid
 from compression.selection import Selection
@@ -29,6 +29,7 @@ class Family(Protocol):
 
     architecture: Architecture
     device: str
+    router: Router | None
 
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
@@ -40,7 +41,9 @@ class Family(Protocol):
     def embed_question(self, prompt: Prompt) -> Tensor:
         """The question's words in the language model's embeddings, [words, dim]."""
 
-    def lay_out(self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]]) -> tuple[Tensor, SequenceLayout]:
+    def lay_out(
+        self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], grid: TokenGrid
+    ) -> tuple[Tensor, SequenceLayout]:
         """Input ids int64 [1, length] and their layout."""
 
     def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
@@ -162,14 +165,20 @@ def prefill(
     """
     stop_if(cancel)
     layers = family.architecture.layers
-    context = Context(question=prompt.question, seed=seed, text=family.embed_question(prompt), layers=layers)
+    context = Context(
+        question=prompt.question,
+        seed=seed,
+        text=family.embed_question(prompt),
+        layers=layers,
+        router=family.router,
+    )
     synchronise(family.device)
     start = time.perf_counter()
-    entering, features = _compress_before(family, tokens, plan, context)
+    entering, features = compress_before(family, tokens, plan, context)
     synchronise(family.device)
     compressed = time.perf_counter()
     blocks = blocks_of(entering, tokens.grid)
-    ids, layout = family.lay_out(prompt, blocks)
+    ids, layout = family.lay_out(prompt, blocks, tokens.grid)
     inside = _Inside(
         steps={cut_layer(step, layers): step for step in plan.steps if step.stage is Stage.DECODER},
         grid=tokens.grid,
@@ -211,8 +220,8 @@ def prefill(
     )
 
 
-def _compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: Context) -> tuple[Selection, Tensor]:
-    """All steps before the language model: the selection, and the projected features of its outputs."""
+def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: Context) -> tuple[Selection, Tensor]:
+    """All steps before the language model: the selection, and the projected features [outputs, dim] of its outputs."""
     projected = tokens.signals[Signal.PROJECTED]
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:

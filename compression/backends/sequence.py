@@ -40,15 +40,25 @@ def question_span(prompt: Prompt) -> tuple[int, int]:
 
 
 def lay_out(
-    tokenizer: Any, image_id: int, prompt: Prompt, blocks: Sequence[NDArray[np.int64]]
+    tokenizer: Any, image_id: int, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], picture: str = PLACEHOLDER
 ) -> tuple[list[int], SequenceLayout]:
     """Input ids with the i-th image placeholder repeated once for each output of the i-th block, and their layout.
+
+    Args:
+        tokenizer: The model's.
+        image_id: Token id of the placeholder.
+        prompt: Has one placeholder for the whole picture.
+        blocks: Outputs per view.
+        picture: What stands for the picture: a placeholder per view, and words between them.
 
     Raises:
         InvalidQuestion: the prompt does not have one placeholder per view.
     """
-    coded = tokenizer(prompt.text, return_offsets_mapping=True)
     start, end = question_span(prompt)
+    text = prompt.text.replace(PLACEHOLDER, picture, 1)
+    if 0 <= prompt.text.find(PLACEHOLDER) < start:
+        start, end = (edge + len(picture) - len(PLACEHOLDER) for edge in (start, end))
+    coded = tokenizer(text, return_offsets_mapping=True)
     ids: list[int] = []
     visual: list[int] = []
     question: list[int] = []

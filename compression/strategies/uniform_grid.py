@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compression.budget import split_proportionally
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
+from compression.grid import lattice
 from compression.selection import Selection
 from compression.tokens import VisualTokens
 
@@ -66,23 +65,3 @@ class UniformGrid(Strategy):
         views = zip(tokens.grid.views, tokens.grid.starts, shares, strict=False)
         kept = [start + lattice(view.rows, view.cols, share) for view, start, share in views if share]
         return Selection.prune(len(tokens), np.concatenate(kept))
-
-
-def lattice(rows: int, cols: int, count: int) -> NDArray[np.int64]:
-    """Exactly `count` evenly spaced cells of a grid in its proportions, ascending flat indices.
-
-    >>> lattice(4, 6, 6).tolist()
-    [7, 9, 11, 19, 21, 23]
-
-    Args:
-        rows, cols: Size of the grid.
-        count: 1..rows*cols.
-    """
-    fitting = math.floor(math.sqrt(count * rows / cols) + 0.5)
-    used = min(max(fitting, -(-count // cols)), min(rows, count))
-    cells = []
-    for line in range(used):
-        across = (line + 1) * count // used - line * count // used
-        row = (2 * line + 1) * rows // (2 * used)
-        cells.append(row * cols + (2 * np.arange(across) + 1) * cols // (2 * across))
-    return np.concatenate(cells)

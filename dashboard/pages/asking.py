@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.errors import ImageError
 from analysis.pipeline import Inquiry, open_image
 from analysis.run import ImageRef
 from compression.backends.base import Prompt
+from compression.backends.embedded.cells import layout_for
 from compression.backends.embedded.facts import FACTS
-from compression.backends.embedded.questions import TEMPLATES
+from compression.backends.embedded.questions import CELL_TASKS, REGIME_TASKS, TEMPLATES
 from compression.errors import InvalidQuestion
 from compression.grid import Box
 from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
 from dashboard.pages.choice import FEWEST, MOST, Choice
+from storage import StorageError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -142,11 +145,22 @@ def questions_for(context: Context, picked: Picked) -> list[str]:
     """The questions that the menu offers: those of the scene, or one example of each template."""
     if picked.sample is not None:
         return [question.text for question in context.samples[picked.sample].questions]
+    left_out = REGIME_TASKS if _has_cells(context, picked) else (*CELL_TASKS, *REGIME_TASKS)
     examples: dict[tuple[str, str], str] = {}
     for template in TEMPLATES:
+        if template.task in left_out:
+            continue
         key = (template.task, template.pattern if template.family != "knowledge" else "")
         examples.setdefault(key, template.example)
     return list(examples.values())
+
+
+def _has_cells(context: Context, picked: Picked) -> bool:
+    try:
+        image = picked.open(context)
+    except (ImageError, StorageError):
+        return False
+    return not layout_for((image.height, image.width)).is_single
 
 
 def inquiry(context: Context, picked: Picked, question: str, own_choices: str = "") -> tuple[Inquiry, tuple[str, ...]]:

@@ -44,8 +44,8 @@ def gallery(context: Context, picked: Picked) -> Markup:
         ).format(
             index,
             "true" if picked.sample == index else "false",
-            context.samples[index].name,
-            context.samples[index].name,
+            context.samples[index].label,
+            context.samples[index].label,
             index,
         )
         for index in range(len(context.samples))

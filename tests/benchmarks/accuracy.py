@@ -85,7 +85,7 @@ def main() -> None:
     rows = [["strategy", *FAMILIES, "evidence kept", "mean retention"]]
     for plan in plans:
         tally = tallies[str(plan)]
-        name = "`dualcomp`, its rule router chooses" if str(plan) == "dualcomp" else f"`{plan}`"
+        name = "`dualcomp`, its router chooses" if str(plan) == "dualcomp" else f"`{plan}`"
         rows.append(
             [
                 name,

@@ -21,7 +21,7 @@ from compression.tokens import Signal, VisualTokens
 from dashboard.context import Context
 from dashboard.jobs import Jobs
 from dashboard.models import Models
-from dashboard.samples import SEEDS, Samples
+from dashboard.samples import SCENES, Samples
 from dashboard.settings import Settings
 from storage import Pane, Store, open_store
 from tests.factories import make_comparison, make_image_file, make_image_ref, make_run
@@ -56,6 +56,10 @@ class QuickModel:
     def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
         """Nothing is lost."""
         return ()
+
+    def count_tokens(self, image_size: tuple[int, int]) -> int:
+        """16 x 16 tokens."""
+        return 256
 
     def encode(self, image: Any, image_size: tuple[int, int]) -> VisualTokens:
         """16 x 16 tokens without meaning."""
@@ -109,7 +113,7 @@ def opened(
         models = Models(load=lambda name, device: QuickModel())
         if ready:
             models.get()
-        samples = Samples(folder / "samples", SEEDS[:3])
+        samples = Samples(folder / "samples", SCENES[-3:])
         yield Context(chosen, store, models, Jobs(store, models, chosen, compare), samples)
 
 

@@ -1,22 +1,78 @@
-"""The embedded model: the LLaVA backend, and a closed vocabulary in front of it."""
+"""The embedded model: the LLaVA backend with images cut into cells, and a closed vocabulary in front of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from compression.backends.base import Prompt
 from compression.backends.embedded import questions
+from compression.backends.embedded.cells import MOST_CELLS, cell_name, layout_for
+from compression.backends.embedded.model import IMAGE_MEAN
+from compression.backends.embedded.textures import PATCH, VIEW
 from compression.backends.llava import LlavaBackend
+from compression.backends.sequence import PLACEHOLDER
+from compression.compressor import Route
 from compression.errors import InvalidQuestion
+from compression.grid import TokenGrid, View
+from compression.strategies.dualcomp.router import LearnedRouter, rule_ratio, rule_router
 
+ROUTER = "router.safetensors"
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The weights that come with the repository."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an image of any size lies on cells of 256 pixels.
+
+    Args:
+        scale: Pixels of the cells per pixel of the image, the same along both edges.
+        rows, cols: Of cells; each holds a part of the image.
+        height, width: Of the scaled image in pixels; the rest of the last cells is padding.
+    """
+
+    scale: float
+    rows: int
+    cols: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, image_size: tuple[int, int]) -> Fit:
+        """The fit of an image of (height, width): the layout nearest in shape, nothing stretched."""
+        layout = layout_for(image_size)
+        scale = min(layout.rows * VIEW / image_size[0], layout.cols * VIEW / image_size[1])
+        height, width = (max(1, round(edge * scale)) for edge in image_size)
+        return cls(scale, -(-height // VIEW), -(-width // VIEW), height, width)
+
+    def views(self) -> tuple[View, ...]:
+        """The cells in reading order; patches without any part of the image belong to none."""
+        made = []
+        for row in range(self.rows):
+            for col in range(self.cols):
+                top, left = row * VIEW, col * VIEW
+                lines = min(VIEW // PATCH, -(-(self.height - top) // PATCH))
+                across = min(VIEW // PATCH, -(-(self.width - left) // PATCH))
+                edges = (left, top, left + across * PATCH, top + lines * PATCH)
+                left_, top_, right_, bottom_ = (edge / self.scale for edge in edges)
+                name = "image" if self.rows == self.cols == 1 else cell_name(row, col)
+                made.append(View(lines, across, (left_, top_, right_, bottom_), name))
+        return tuple(made)
 
 
 class EmbeddedBackend(LlavaBackend):
     """The small model of this repository, loaded like any other LLaVA directory.
 
+    An image is read as one view of 256 pixels or as up to 4 x 4 such cells, each behind its name ("a1" is the
+    north-west one, the letter tells the column).
     Free text is brought onto the templates that it was taught; a question outside them is asked as it stands, with a
     notice.
     """
@@ -28,7 +84,64 @@ class EmbeddedBackend(LlavaBackend):
         self, source: str | Path = CHECKPOINT, *, name: str = "embedded", device: str = "auto", dtype: str = "auto"
     ) -> None:
         super().__init__(source, name=name, device=device, dtype=dtype)
+        weights = Path(source) / ROUTER
+        if weights.exists():
+            self.router = LearnedRouter.of(load_file(weights))
 
+    def route(self, question: str) -> Route:
+        """Lambda and rho that DualComp uses for a question: by the trained router, or by rule where there is none."""
+        if self.router is not None:
+            return self.router.route(self.embed_question(self.prompt(question)))
+        lam, _ = rule_router(question)
+        return Route(lam, rule_ratio(lam), {})
+
+    # ------------------------------------------------------------------ image
+    def wanted_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Twice what the cells hold at most: enough for an exact reduction."""
+        shrink = min(1.0, 2 * Fit.of(image_size).scale)
+        return max(1, round(image_size[0] * shrink)), max(1, round(image_size[1] * shrink))
+
+    def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
+        """That the image is resized before it is cut into cells, and what that costs."""
+        fit = Fit.of(image_size)
+        height, width = image_size
+        reach = MOST_CELLS * VIEW
+        if max(height, width) > reach:
+            said = (
+                f"The model reads {reach:,} × {reach:,} pixels at most: {width:,} × {height:,} were resized to "
+                f"{fit.width:,} × {fit.height:,}, {1 / fit.scale:.1f} pixels of the image became one, and smaller "
+                "things vanish."
+            )
+            return (said,)
+        if abs(fit.scale - 1) < 0.01:
+            return ()
+        cells = "one view" if fit.rows == fit.cols == 1 else f"{fit.rows} × {fit.cols} cells"
+        return (
+            f"The image was resized from {width:,} × {height:,} to {fit.width:,} × {fit.height:,} pixels: {cells}.",
+        )
+
+    def count_tokens(self, image_size: tuple[int, int]) -> int:
+        """The patches that hold a part of the image."""
+        return sum(len(view) for view in Fit.of(image_size).views())
+
+    def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
+        """Cells of 256 pixels; see `LlavaBackend.cut`."""
+        fit = Fit.of(image_size)
+        if image.shape[:2] != (fit.height, fit.width):
+            resized = Image.fromarray(image).resize((fit.width, fit.height), Image.Resampling.BICUBIC)
+            image = np.asarray(resized)
+        sheet = np.full((fit.rows * VIEW, fit.cols * VIEW, 3), round(255 * IMAGE_MEAN), np.uint8)
+        sheet[: fit.height, : fit.width] = image
+        cells = sheet.reshape(fit.rows, VIEW, fit.cols, VIEW, 3).swapaxes(1, 2).reshape(-1, VIEW, VIEW, 3)
+        return self.pixels(list(cells)), fit.views()
+
+    def picture_text(self, grid: TokenGrid) -> str:
+        """A placeholder behind the name of each cell; a single view has no name."""
+        if len(grid.views) == 1:
+            return PLACEHOLDER
+        return " ".join(f"{view.name} {PLACEHOLDER}" for view in grid.views)
+
+    # ------------------------------------------------------------------ question
     def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
         """The question in the model's words; the template's answers are the choices unless others are given.
 

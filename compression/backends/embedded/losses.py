@@ -1,121 +1,43 @@
-"""Training-only losses that teach the model where things are; nothing here is shipped.
+"""Training-only losses that teach the language model where things are; nothing here is shipped.
 
 The answer token alone leaves every object and relation task near chance for hours on a CPU, because attention starts
-uniform over 256 visual tokens of which one matters. Dense labels, word alignment and supervised attention cure that.
+uniform over hundreds of visual tokens of which one matters. Word alignment, supervised attention and read-outs at the
+nouns of a question cure that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPVisionModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from compression.backends.embedded.model import TOKENS
-from compression.backends.embedded.scenes import COLOUR_NAMES
-from compression.backends.embedded.textures import COVERS, TYPES
+from compression.backends.embedded.assembly import BOS_PLACE, Sequence
+from compression.backends.embedded.cells import MOST_CELLS, SIDE, Layout
+from compression.backends.embedded.choosing import places
+from compression.backends.embedded.mosaics import BUILDING
+from compression.backends.embedded.nouns import ANY_OBJECT, BUILDINGS, FIRST_CELL, FIRST_CORNER, RIVER
+from compression.backends.embedded.packing import TextBatch
+from compression.backends.embedded.textures import COLOUR_NAMES, COVERS, TYPES
 from compression.backends.embedded.vocabulary import QUARTERS, VOCABULARY
 
-SIDE = int(TOKENS**0.5)
-OBJECTS = len(TYPES) * len(COLOUR_NAMES)
-# Attention is supervised in the second decoder layer, positions are read at the input of the fourth.
-GROUND_LAYER, GROUND_HEADS, LOCATION_LAYER = 1, 2, 3
-
-# What a word of a question names: a type's index, or one of these.
-ANY_OBJECT, BUILDINGS, RIVER, FIRST_CORNER = 6, 7, 8, 10
-NAMES: dict[int, int] = {
-    **{VOCABULARY[kind]: index for index, kind in enumerate(TYPES)},
-    **{VOCABULARY[f"{kind}s"]: index for index, kind in enumerate(TYPES)},
-    VOCABULARY["object"]: ANY_OBJECT,
-    VOCABULARY["objects"]: ANY_OBJECT,
-    VOCABULARY["buildings"]: BUILDINGS,
-    VOCABULARY["river"]: RIVER,
-}
-PLURALS = {VOCABULARY["objects"], *(VOCABULARY[f"{kind}s"] for kind in TYPES)}
-COLOUR_IDS = {VOCABULARY[colour]: index for index, colour in enumerate(COLOUR_NAMES)}
-QUARTER_IDS = {VOCABULARY[quarter]: index for index, quarter in enumerate(QUARTERS)}
-
-
-class DenseHeads(nn.Module):
-    """The vision tower with heads that read every label of every patch."""
-
-    tower: CLIPVisionModel
-    SIZES = (len(COVERS), OBJECTS + 1, 16, 4, SIDE, SIDE)
-
-    def __init__(self, tower: CLIPVisionModel, dim: int) -> None:
-        super().__init__()
-        self.tower = tower
-        self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, sum(self.SIZES))
-        self.cls_norm = nn.LayerNorm(dim)
-        self.cls_head = nn.Linear(dim, OBJECTS)
-
-    def forward(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Pixels → logits per label [views, tokens, classes], and of each object's presence from [CLS]."""
-        hidden = self.tower(pixels).last_hidden_state
-        dense = self.head(self.norm(hidden[:, 1:])).float().split(self.SIZES, -1)
-        return dense, self.cls_head(self.cls_norm(hidden[:, 0])).float()
-
-
-def dense_loss(dense: tuple[Tensor, ...], presence: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Loss over all labels of all patches, objects weighted up.
-
-    Args:
-        dense: logits of DenseHeads.
-        presence: logits [views, objects] read from [CLS]; they make its attention look at objects.
-        labels: int [views, tokens, 4]: cover, object, road links, building + 2 * road.
-
-    Returns:
-        The loss and the accuracies to log.
-    """
-    views = len(labels)
-    cover, item, links, built = (logits.flatten(0, 1) for logits in dense[:4])
-    flat = labels.flatten(0, 1)
-    is_object, is_linked = flat[:, 1] > 0, flat[:, 2] > 0
-
-    def weighted(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        return (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
-
-    rows, cols = _rows_cols(labels.device)
-    # An object's token must carry its place: averages over all patches would hide that it does not.
-    place_weight = torch.where(is_object, 5.0, 1.0)
-    place = weighted(dense[4].flatten(0, 1), rows.repeat(views), place_weight)
-    place = place + weighted(dense[5].flatten(0, 1), cols.repeat(views), place_weight)
-    there = torch.zeros(views, OBJECTS + 1, device=labels.device).scatter_(1, labels[..., 1], 1.0)[:, 1:]
-    loss = (
-        1.5 * weighted(item, flat[:, 1], torch.where(is_object, 6.0, 0.3))
-        + functional.cross_entropy(cover, flat[:, 0])
-        + weighted(links, flat[:, 2], torch.where(is_linked, 2.0, 0.3))
-        + functional.cross_entropy(built, flat[:, 3])
-        + 0.3 * place
-        + functional.binary_cross_entropy_with_logits(presence, there)
-    )
-    with torch.no_grad():
-        row_right = dense[4].flatten(0, 1).argmax(-1) == rows.repeat(views)
-        figures = {
-            "cover": (cover.argmax(-1) == flat[:, 0]).float().mean().item(),
-            "object": (item.argmax(-1) == flat[:, 1])[is_object].float().mean().item(),
-            "false_object": (item.argmax(-1) > 0)[~is_object].float().mean().item(),
-            "road": (links.argmax(-1) == flat[:, 2])[is_linked].float().mean().item(),
-            "object_row": row_right[is_object].float().mean().item(),
-            "cls_recall": (presence > 0)[there > 0].float().mean().item(),
-        }
-    return loss, figures
-
-
-def _rows_cols(device: torch.device) -> tuple[Tensor, Tensor]:
-    index = torch.arange(TOKENS, device=device)
-    return index // SIDE, index % SIDE
+# Attention is supervised in the second decoder layer; what a noun knows is read at the input of the fourth.
+GROUND_LAYER, GROUND_HEADS, NOUN_LAYER = 1, 2, 3
+BOUND_PLACES = 192
+"""Visual tokens per image at which the binding to a cell's name is read."""
 
 
 class Language(nn.Module):
-    """Projector and language model with the training-only heads that read positions."""
+    """Projector and language model with the training-only heads.
+
+    `place` reads row, column and cover from projected tokens; `bound` the cell behind the first decoder layer; `noun`
+    row, column, cell and cover of what a noun of the question names.
+    """
 
     projector: nn.Module
     language: Any  # transformers' decoder, whose layers are reached into
@@ -124,8 +46,9 @@ class Language(nn.Module):
         super().__init__()
         self.projector = projector
         self.language = language
-        self.place = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE + 2))
-        self.noun_place = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE))
+        self.place = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE + 2 + len(COVERS)))
+        self.bound = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * MOST_CELLS))
+        self.noun = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE + 2 * MOST_CELLS + len(COVERS)))
 
     @property
     def words(self) -> Tensor:
@@ -133,18 +56,22 @@ class Language(nn.Module):
         return cast(Tensor, self.language.embed_tokens.weight)
 
 
-def align_loss(net: Language, projected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each projected token predicts the words of its patch and its place.
+def align_loss(
+    net: Language, projected: Tensor, labels: Tensor, inner: Tensor, *, quarters: bool
+) -> tuple[Tensor, Tensor]:
+    """Each projected token predicts the words of its patch, its place in its view, and the cover it lies on.
 
     Args:
-        net: projector, language model and heads.
-        projected: [views, tokens, dim].
-        labels: int [views, tokens, 4].
+        net: Projector, language model and heads.
+        projected: [images, tokens, dim].
+        labels: int [images, tokens, 4].
+        inner: int [images, tokens], each token's index in its view.
+        quarters: Whether the quarter of the view is one of the words; where views are cells it is not the image's.
 
     Returns:
-        The loss over words, and the one over row and column.
+        The loss over words, and the one over places and covers.
     """
-    views, device = len(labels), labels.device
+    device = labels.device
     cover, item, built = labels[..., 0], labels[..., 1], labels[..., 3]
     is_object = (item > 0).float()
     kind = (item - 1).clamp(min=0)
@@ -152,12 +79,13 @@ def align_loss(net: Language, projected: Tensor, labels: Tensor) -> tuple[Tensor
     def ids(words: tuple[str, ...]) -> Tensor:
         return torch.tensor([VOCABULARY[word] for word in words], device=device)
 
-    rows, cols = _rows_cols(device)
-    quarter = ids(QUARTERS)[(rows >= SIDE // 2) * 2 + (cols >= SIDE // 2)].expand(views, -1)
-    target = torch.zeros(views, TOKENS, len(VOCABULARY), device=device)
+    rows, cols = inner // SIDE, inner % SIDE
+    quarter = ids(QUARTERS)[(rows >= SIDE // 2) * 2 + (cols >= SIDE // 2)]
+    target = torch.zeros(*labels.shape[:2], len(VOCABULARY), device=device)
     for words, amount in (
-        (ids(COVERS)[cover], torch.full_like(is_object, 0.5)),
-        (quarter, 0.7 + 1.3 * is_object),
+        # An object hides the cover it stands on; the question what surrounds it reads its token alone.
+        (ids(COVERS)[cover], 0.5 + 1.5 * is_object),
+        (quarter, (0.7 + 1.3 * is_object) * float(quarters)),
         (ids(TYPES)[kind // len(COLOUR_NAMES)], 2.0 * is_object),
         (ids(COLOUR_NAMES)[kind % len(COLOUR_NAMES)], 2.0 * is_object),
         (torch.full_like(item, VOCABULARY["object"]), is_object),
@@ -166,16 +94,16 @@ def align_loss(net: Language, projected: Tensor, labels: Tensor) -> tuple[Tensor
     ):
         target.scatter_add_(2, words.unsqueeze(-1), amount.unsqueeze(-1))
     log_words = functional.log_softmax((projected @ net.words.T).float() * 4, -1)
-    total = target.sum()
-    words_loss = -(target * log_words).sum() / total
+    words_loss = -(target * log_words).sum() / target.sum()
     weight = (1 + 9 * is_object + 2 * (built > 0)).flatten()
     read = net.place(projected).float().flatten(0, 1)
-    all_rows, all_cols = rows.repeat(views), cols.repeat(views)
-    error = functional.cross_entropy(read[:, :SIDE], all_rows, reduction="none")
-    error = error + functional.cross_entropy(read[:, SIDE : 2 * SIDE], all_cols, reduction="none")
+    flat_rows, flat_cols = rows.flatten(), cols.flatten()
+    error = functional.cross_entropy(read[:, :SIDE], flat_rows, reduction="none")
+    error = error + functional.cross_entropy(read[:, SIDE : 2 * SIDE], flat_cols, reduction="none")
     centre = (SIDE - 1) / 2
-    error = error + 0.5 * (read[:, -2] - (all_rows - centre) / 4) ** 2
-    error = error + 0.5 * (read[:, -1] - (all_cols - centre) / 4) ** 2
+    error = error + 0.5 * (read[:, 2 * SIDE] - (flat_rows - centre) / 4) ** 2
+    error = error + 0.5 * (read[:, 2 * SIDE + 1] - (flat_cols - centre) / 4) ** 2
+    error = error + functional.cross_entropy(read[:, 2 * SIDE + 2 :], cover.flatten(), reduction="none")
     return words_loss, (error * weight).sum() / weight.sum()
 
 
@@ -185,7 +113,7 @@ class Tap:
 
     ground_input: Tensor | None = None
     rotary: tuple[Tensor, Tensor] | None = None
-    location_input: Tensor | None = None
+    noun_input: Tensor | None = None
 
 
 @contextmanager
@@ -197,13 +125,13 @@ def tapped(net: Language) -> Iterator[Tap]:
         tap.ground_input = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]  # type: ignore[assignment]
         tap.rotary = kwargs["position_embeddings"]  # type: ignore[assignment]
 
-    def at_location(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]) -> None:
-        tap.location_input = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]  # type: ignore[assignment]
+    def at_nouns(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]) -> None:
+        tap.noun_input = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]  # type: ignore[assignment]
 
     layers = net.language.layers
     handles = [
         layers[GROUND_LAYER].self_attn.register_forward_pre_hook(at_ground, with_kwargs=True),
-        layers[LOCATION_LAYER].register_forward_pre_hook(at_location, with_kwargs=True),
+        layers[NOUN_LAYER].register_forward_pre_hook(at_nouns, with_kwargs=True),
     ]
     try:
         yield tap
@@ -212,72 +140,143 @@ def tapped(net: Language) -> Iterator[Tap]:
             handle.remove()
 
 
-def grounding_losses(
-    net: Language, tap: Tap, keep: Tensor, labels: Tensor, named: Tensor, colour: Tensor, plural: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Teach two heads to look from a noun to what it names, and the noun to know where that is.
+@dataclass(frozen=True)
+class Guidance:
+    """The losses that guide a language step.
 
     Args:
-        net: projector, language model and heads.
-        tap: what the forward pass showed.
-        keep: int [views, kept], the visual tokens that were read.
-        labels: int [views, tokens, 4].
-        named: int [views, text], what each text token names (see NAMES), -1 for nothing.
-        colour: int [views, text], colour word before it, -1 for none.
-        plural: bool [views, text], whether it is a plural that asks for a count.
-
-    Returns:
-        The attention loss (less the entropy of its target, so 0 is perfect) and the location loss.
+        ground: Attention from nouns to what they name, less the entropy of its target: 0 is perfect.
+        bound: Cell of visual tokens behind the first layer; 0 for one view.
+        cell: Cell of the one thing that a noun names; 0 for one view.
+        location: Row and column of it in its view.
+        cover: Cover on which the named thing lies.
     """
-    if tap.ground_input is None or tap.rotary is None or tap.location_input is None:
+
+    ground: Tensor
+    bound: Tensor
+    cell: Tensor
+    location: Tensor
+    cover: Tensor
+
+    def total(self) -> Tensor:
+        """The weighted sum."""
+        return 0.5 * self.ground + 0.3 * self.bound + 0.3 * self.cell + 0.15 * self.location + 0.3 * self.cover
+
+    def line(self) -> str:
+        """For the log."""
+        return " ".join(f"{part.name} {getattr(self, part.name).item():.2f}" for part in fields(self))
+
+
+def guidance(net: Language, tap: Tap, sequence: Sequence, layout: Layout, labels: Tensor, text: TextBatch) -> Guidance:
+    """Teach two heads to look from a noun to what it names, and the noun to know where that is and on what.
+
+    Args:
+        net: Projector, language model and heads.
+        tap: What the forward pass showed.
+        sequence: What was read.
+        layout: Its views.
+        labels: int [images, tokens, 4] of all visual tokens.
+        text: The packed questions.
+    """
+    if tap.ground_input is None or tap.rotary is None or tap.noun_input is None:
         raise RuntimeError("no forward pass of the language model was tapped; run it inside `tapped`")
-    attention = net.language.layers[GROUND_LAYER].self_attn
-    views, length, _ = tap.ground_input.shape
-    kept, width = keep.shape[1], attention.head_dim
+    at = places(layout, labels.device)
+    is_visual = sequence.token >= 0
+    token = sequence.token.clamp(min=0)
+    seen = labels.gather(1, token.unsqueeze(-1).expand(-1, -1, 4)) * is_visual.unsqueeze(-1)
+    is_named = _named(layout, at, token, is_visual, seen, text)
+    ground = _ground_loss(net, tap, sequence, is_named, text)
+    zero = ground * 0
+    is_thing = (text.named >= 0) & (text.named <= ANY_OBJECT)
+    single = (is_named.sum(-1) == 1) & is_thing
+    is_area = (text.named >= FIRST_CORNER) & is_named.any(-1)
+    bound = cell = location = cover = zero
+    if not layout.is_single:
+        some = torch.randperm(sequence.prefix, device=labels.device)[:BOUND_PLACES]
+        of = is_visual[:, some]
+        read = net.bound(tap.ground_input[:, some][of]).float()
+        where = token[:, some][of]
+        bound = _cell_loss(read, at, where)
+    if (single | is_area).any():
+        share = functional.one_hot(seen[..., 0], len(COVERS)).float() * is_visual.unsqueeze(-1)
+        weight = is_named.float() / is_named.sum(-1, keepdim=True).clamp(min=1)
+        covers = (weight @ share)[single | is_area]
+        read = net.noun(tap.noun_input[:, sequence.prefix :][single | is_area]).float()
+        log_cover = functional.log_softmax(read[:, 2 * SIDE + 2 * MOST_CELLS :], -1)
+        cover = -(covers * log_cover).sum(-1).mean()
+    if single.any():
+        found = is_named.float().argmax(-1)[single]
+        image = torch.arange(len(token), device=token.device).unsqueeze(1).expand_as(single)[single]
+        where = token[image, found]
+        read = net.noun(tap.noun_input[:, sequence.prefix :][single]).float()
+        inner = at["inner"][where]
+        location = functional.cross_entropy(read[:, :SIDE], inner // SIDE)
+        location = location + functional.cross_entropy(read[:, SIDE : 2 * SIDE], inner % SIDE)
+        if not layout.is_single:
+            cell = _cell_loss(read[:, 2 * SIDE : 2 * SIDE + 2 * MOST_CELLS], at, where)
+    return Guidance(ground, bound, cell, location, cover)
 
-    read_by_heads = tap.ground_input
 
-    def first_heads(weight: Tensor) -> Tensor:
-        out = functional.linear(read_by_heads, weight[: GROUND_HEADS * width])
-        return out.view(views, length, GROUND_HEADS, width).transpose(1, 2)
+def _cell_loss(read: Tensor, at: dict[str, Tensor], where: Tensor) -> Tensor:
+    loss = functional.cross_entropy(read[:, :MOST_CELLS], at["cell_row"][where])
+    return loss + functional.cross_entropy(read[:, MOST_CELLS : 2 * MOST_CELLS], at["cell_col"][where])
 
-    query, key = apply_rotary_pos_emb(
-        first_heads(attention.q_proj.weight), first_heads(attention.k_proj.weight), *tap.rotary
-    )
-    logits = (query[:, :, kept + 1 :] @ key[:, :, : kept + 1].transpose(-1, -2)).float() * width**-0.5
 
-    seen = labels.gather(1, keep.unsqueeze(-1).expand(-1, -1, 4)).unsqueeze(1)
-    cover, item, built = seen[..., 0], seen[..., 1], seen[..., 3]
+def _named(
+    layout: Layout, at: dict[str, Tensor], token: Tensor, is_visual: Tensor, seen: Tensor, text: TextBatch
+) -> Tensor:
+    """Which places of the prefix each word of the text names, bool [images, text, prefix]."""
+    cover, item, built = (seen[..., index].unsqueeze(1) for index in (0, 1, 3))
     kind = (item - 1).clamp(min=0)
-    rows, cols = keep // SIDE, keep % SIDE
-    edge = SIDE // 4
-    corner = 2 * (rows >= SIDE - edge).long() + (cols >= SIDE - edge).long()
-    in_corner = ((rows < edge) | (rows >= SIDE - edge)) & ((cols < edge) | (cols >= SIDE - edge))
-    corner = torch.where(in_corner, FIRST_CORNER + corner, -9).unsqueeze(1)
-    noun, shade = named.unsqueeze(-1), colour.unsqueeze(-1)
-    is_named = (
+    row, col = at["row"][token], at["col"][token]
+    rows, cols = layout.rows * SIDE, layout.cols * SIDE
+    is_corner = ((row < rows // 4) | (row >= rows - rows // 4)) & ((col < cols // 4) | (col >= cols - cols // 4))
+    corner = FIRST_CORNER + 2 * (row >= rows // 2).long() + (col >= cols // 2).long()
+    corner = torch.where(is_corner, corner, -9).unsqueeze(1)
+    cell = FIRST_CELL + at["cell_row"][token] * MOST_CELLS + at["cell_col"][token]
+    noun, shade = text.named.unsqueeze(-1), text.colour.unsqueeze(-1)
+    is_thing = (
         (item > 0)
         & ((noun == ANY_OBJECT) | (noun == kind // len(COLOUR_NAMES)))
         & (noun >= 0)
         & (noun <= ANY_OBJECT)
         & ((shade < 0) | (shade == kind % len(COLOUR_NAMES)))
     )
-    is_named = is_named | ((noun == BUILDINGS) & (built % 2 > 0)) | ((noun == RIVER) & (cover == 0)) | (noun == corner)
+    is_area = ((noun == BUILDINGS) & ((built & BUILDING) > 0)) | ((noun == RIVER) & (cover == 0))
+    is_area = is_area | (noun == corner) | (noun == cell.unsqueeze(1))
+    named: Tensor = (is_thing | is_area) & is_visual.unsqueeze(1)
+    return named
 
+
+def _ground_loss(net: Language, tap: Tap, sequence: Sequence, is_named: Tensor, text: TextBatch) -> Tensor:
+    attention = net.language.layers[GROUND_LAYER].self_attn
+    hidden = cast(Tensor, tap.ground_input)
+    images, length, _ = hidden.shape
+    width = attention.head_dim
+
+    def first_heads(weight: Tensor) -> Tensor:
+        out = functional.linear(hidden, weight[: GROUND_HEADS * width])
+        return out.view(images, length, GROUND_HEADS, width).transpose(1, 2)
+
+    query, key = apply_rotary_pos_emb(
+        first_heads(attention.q_proj.weight), first_heads(attention.k_proj.weight), *cast(Any, tap.rotary)
+    )
+    prefix = sequence.prefix
+    asked = text.named >= 0
+    # Only the nouns' rows: a long prefix would make the whole matrix large.
+    if not asked.any():
+        return hidden.sum() * 0
+    most = int(asked.sum(1).max())
+    order = asked.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    rows = query[:, :, prefix:].gather(2, order[:, None, :, None].expand(-1, GROUND_HEADS, -1, width))
+    logits = (rows @ key[:, :, :prefix].transpose(-1, -2)).float() * width**-0.5
+    is_named = is_named.gather(1, order.unsqueeze(-1).expand(-1, -1, prefix))
+    plural, noun = text.plural.gather(1, order), text.named.gather(1, order)
     # Nothing there: look at <bos>. A count shares attention with <bos>, whose part 1 / (n + 1) then tells n.
-    at_bos = (noun >= 0) & (~is_named.any(-1, keepdim=True) | plural.unsqueeze(-1))
-    target = torch.cat([at_bos, is_named], -1).float()
+    to_bos = (noun >= 0) & (~is_named.any(-1) | plural)
+    target = (is_named | ((sequence.token == BOS_PLACE).unsqueeze(1) & to_bos.unsqueeze(-1))).float()
+    target = target * (noun >= 0).unsqueeze(-1)
     size = target.sum(-1)
     crossed = -(functional.log_softmax(logits, -1) * (target / size.clamp(min=1).unsqueeze(-1)).unsqueeze(1)).sum(-1)
     excess = crossed.mean(1) - torch.where(size > 0, size.clamp(min=1).log(), 0.0)
-    has_target = size > 0
-    ground = excess[has_target].mean() if has_target.any() else logits.sum() * 0
-
-    single = (is_named.sum(-1) == 1) & (named >= 0) & (named <= ANY_OBJECT)
-    if not single.any():
-        return ground, logits.sum() * 0
-    where = keep.unsqueeze(1).expand(-1, named.shape[1], -1).gather(2, is_named.float().argmax(-1, keepdim=True))
-    where = where.squeeze(-1)[single]
-    read = net.noun_place(tap.location_input[:, kept + 1 :][single]).float()
-    location = functional.cross_entropy(read[:, :SIDE], where // SIDE)
-    return ground, location + functional.cross_entropy(read[:, SIDE:], where % SIDE)
+    return excess[size > 0].mean()

@@ -59,14 +59,19 @@ def _bare(text: str) -> tuple[str, ...]:
 
 def _expression(template: Template) -> re.Pattern[str]:
     """The template as an expression over bare text; singular and plural types are both taken."""
-    parts = []
-    for word in template.pattern.split():
+    parts: list[str] = []
+    named: set[str] = set()
+    for word in template.pattern.replace(".", "").split():
         if word in _ARTICLES:
             continue
         slot = word.strip("{}")
         if word == slot:
             parts.append("(?:is|are)" if word in ("is", "are") else word)
             continue
+        if slot in named:
+            parts.append(f"(?P={slot})")
+            continue
+        named.add(slot)
         stems = sorted(
             {
                 value.removesuffix("s") if slot.endswith("type") or slot == "types" else value

@@ -25,8 +25,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from compression.backends.embedded.scenes import VIEW
-from compression.backends.embedded.textures import PATCH
+from compression.backends.embedded.cells import MOST_CELLS, cell_name
+from compression.backends.embedded.textures import PATCH, VIEW
 from compression.backends.embedded.vocabulary import (
     BOS_ID,
     EOS_ID,
@@ -37,7 +37,6 @@ from compression.backends.embedded.vocabulary import (
 )
 
 IMAGE_MEAN, IMAGE_STD = 0.45, 0.25
-TOKENS = (VIEW // PATCH) ** 2
 PAD, BOS, EOS, UNKNOWN, IMAGE = SPECIAL_TOKENS
 
 
@@ -72,7 +71,7 @@ def llava_config(size: ModelSize) -> LlavaConfig:
         num_hidden_layers=size.text_layers,
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
-        # Room for sixteen views of 256 visual tokens and more, though this version is trained on one.
+        # Room for sixteen views of 256 visual tokens, and to measure four times as many.
         max_position_embeddings=32768,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         rms_norm_eps=1e-5,
@@ -122,6 +121,12 @@ def new_language_parts(size: ModelSize, seed: int, feature_scale: float) -> tupl
                     weight.normal_(0, 0.07 if "embed" in name else 0.05)
                 if "o_proj" in name or "down_proj" in name:
                     weight.mul_(0.4)
+            words = language.embed_tokens.weight
+            # A cell's name starts as its row plus its column, so that what is learnt of one helps its neighbours.
+            lines = torch.randn(2, MOST_CELLS, size.dim) * 0.07 / math.sqrt(2)
+            for row in range(MOST_CELLS):
+                for col in range(MOST_CELLS):
+                    words[VOCABULARY[cell_name(row, col)]] = lines[0, row] + lines[1, col]
             for layer in language.layers:
                 layer.self_attn.q_proj.weight.mul_(1.3)
                 layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)

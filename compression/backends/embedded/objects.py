@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from compression.backends.embedded.textures import COLOUR_NAMES, COLOURS, PATCH, ROTATIONS, TYPES, VIEW, sprites
+from compression.backends.embedded.textures import (
+    CLUTTER,
+    CLUTTER_TONES,
+    COLOUR_NAMES,
+    COLOURS,
+    PATCH,
+    ROTATIONS,
+    TYPES,
+    VIEW,
+    sprites,
+)
 
 _ROOF_COLOURS = ((176, 98, 70), (120, 110, 118), (150, 84, 60), (100, 92, 96))
 
@@ -95,9 +105,23 @@ def place_objects(
         row, col = divmod(int(rng.choice(free)), rows)
         taken[row, col] = True
         colour = COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))]
-        _stamp(rng, image, kind, colour, row, col)
+        _stamp(rng, image, kind, COLOURS[colour], row, col)
         placed.append(SceneObject(kind, colour, row, col, bool(road[row, col])))
 
+    # Clutter looks as salient as an object: a strategy that keeps whatever stands out pays for it.
+    free = np.flatnonzero((cover != 0) & (purity > 0.9) & ~road & ~taken)
+    number = int(rng.integers(0, 9 * 4**doublings))
+    for index in rng.permutation(free)[:number]:
+        row, col = divmod(int(index), rows)
+        taken[row, col] = True
+        _stamp(
+            rng,
+            image,
+            CLUTTER[rng.integers(len(CLUTTER))],
+            CLUTTER_TONES[rng.integers(len(CLUTTER_TONES))],
+            row,
+            col,
+        )
     # One type is the scene's favourite, so that larger counts occur.
     favourite = TYPES[rng.integers(len(TYPES))]
     for _ in range(int(rng.choice(7, p=(0.14, 0.1, 0.14, 0.15, 0.16, 0.16, 0.15)))):
@@ -110,10 +134,12 @@ def place_objects(
     return placed
 
 
-def _stamp(rng: np.random.Generator, image: np.ndarray, kind: str, colour: str, row: int, col: int) -> None:
-    """Paint one object on its patch, up to two pixels off, never across the border of a 256-pixel cell."""
+def _stamp(
+    rng: np.random.Generator, image: np.ndarray, kind: str, tone: tuple[int, int, int], row: int, col: int
+) -> None:
+    """Paint one thing on its patch, up to two pixels off, never across the border of a 256-pixel cell."""
     shade, alpha = sprites()[kind][rng.integers(ROTATIONS)]
-    paint = np.array(COLOURS[colour], np.float32) * np.float32(rng.uniform(0.85, 1.1))
+    paint = np.array(tone, np.float32) * np.float32(rng.uniform(0.85, 1.1))
     cell = VIEW // PATCH
     shift_y, shift_x = (int(value) for value in rng.integers(-2, 3, 2))
     shift_y = max(shift_y, 0) if row % cell == 0 else min(shift_y, 0) if row % cell == cell - 1 else shift_y

@@ -13,14 +13,26 @@ import numpy as np
 from compression.backends.embedded.drafts import DRAFTERS, Box, Draft
 from compression.backends.embedded.facts import FACTS
 from compression.backends.embedded.matching import Match, match
+from compression.backends.embedded.mosaics import Truth
 from compression.backends.embedded.prompts import prompt, split_options, with_options
-from compression.backends.embedded.scenes import Scene
-from compression.backends.embedded.templates import ANSWERS, FAMILIES, FAMILY_OF, TASKS, TEMPLATES, Template, sentence
+from compression.backends.embedded.templates import (
+    ANSWERS,
+    CELL_TASKS,
+    FAMILIES,
+    FAMILY_OF,
+    REGIME_TASKS,
+    TASKS,
+    TEMPLATES,
+    Template,
+    sentence,
+)
 from compression.backends.embedded.vocabulary import LETTERS, VOCABULARY, tokenise_text, unknown_words
 
 __all__ = [
+    "CELL_TASKS",
     "FAMILIES",
     "LETTERS",
+    "REGIME_TASKS",
     "TASKS",
     "TEMPLATES",
     "VOCABULARY",
@@ -50,6 +62,9 @@ _TASK_SHARE = {
     "corner": 0.9,
     "dominant": 1.0,
     "quarter": 1.0,
+    "cell": 1.6,
+    "cellcover": 3.0,
+    "told": 0.4,
     "knowledge": 1.0,
 }
 # Rejection that evens out the answers over many scenes: the share of drafts with this answer that is asked.
@@ -95,7 +110,7 @@ _CUMULATIVE = np.cumsum(_SHARES / _SHARES.sum())
 
 
 def ask(
-    scene: Scene,
+    scene: Truth,
     rng: np.random.Generator,
     count: int,
     *,
@@ -105,7 +120,7 @@ def ask(
     """Ask different questions about a scene.
 
     Args:
-        scene: the scene.
+        scene: a scene, or the ground truth of cells.
         rng: source of chance.
         count: how many questions are wanted.
         tasks: which tasks may be asked.

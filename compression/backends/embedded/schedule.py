@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compression.backends.embedded.model import TOKENS
+from compression.backends.embedded.cells import MOST_CELLS, TOKENS, Layout
+from compression.backends.embedded.packing import TEXT_TOKENS
+
+MOMENTS = 8
+"""How many moments of the language stage are kept for the information analysis."""
 
 
 @dataclass(frozen=True)
@@ -38,36 +42,103 @@ class Schedule:
             ) from error
         return cls(vision, align, language)
 
+    def moments(self) -> tuple[int, ...]:
+        """Language steps after which the weights are kept to be asked: log-spaced, the last one included.
+
+        >>> Schedule(1000, 500, 4600).moments()
+        (48, 92, 177, 339, 650, 1249, 2396, 4600)
+        """
+        spaced = np.geomspace(max(1, self.language / 96), self.language, MOMENTS)
+        return tuple(dict.fromkeys(round(step) for step in spaced))
+
     def __post_init__(self) -> None:
         """Refuse stages without a step."""
         if min(self.vision, self.align, self.language) < 1:
             raise ValueError(f"every stage needs at least one step, got {self}; raise --minutes or the steps")
 
 
-def budget_at(done: float, rng: np.random.Generator) -> tuple[int, str]:
-    """How many visual tokens a step reads and how they are chosen: few first, later mostly all of them.
+@dataclass(frozen=True)
+class Reading:
+    """What one language step looks at.
 
     Args:
-        done: share of the language stage that is over, 0..1.
-        rng: source of chance.
-
-    Returns:
-        Count and policy, see `choose_tokens`.
+        source: "single" scenes of one view, "coherent" windows of large scenes, or "remixed" cells.
+        layout: Their views.
+        images: How many.
+        count: Visual tokens read of each view.
+        policy: How they are chosen, see `choose_tokens`.
+        text: Length of the packed questions behind each image.
     """
+
+    source: str
+    layout: Layout
+    images: int
+    count: int
+    policy: str
+    text: int = TEXT_TOKENS
+
+
+IMAGES = 8
+_SINGLE = Layout()
+_WHOLE = Layout(MOST_CELLS, MOST_CELLS)
+_WINDOWS = tuple(
+    Layout(rows, cols)
+    for rows in range(1, MOST_CELLS + 1)
+    for cols in range(1, MOST_CELLS + 1)
+    if (rows, cols) not in ((1, 1), (MOST_CELLS, MOST_CELLS))
+)
+_CELL_POLICIES = {"mixture": 0.35, "saliency": 0.20, "global": 0.15, "uniform": 0.12, "oracle": 0.12, "random": 0.06}
+_CELL_COUNTS = {8: 0.12, 16: 0.20, 24: 0.43, 64: 0.25}
+
+
+def reading_at(done: float, rng: np.random.Generator) -> Reading:
+    """What a step reads: one view with few tokens first, then all of its tokens, then cells beside single views.
+
+    Args:
+        done: Share of the language stage that is over, 0..1.
+        rng: Source of chance.
+    """
+    if done < 0.10:
+        return Reading("single", _SINGLE, IMAGES, 48, "oracle")
+    if done < 0.25 or rng.random() < 0.4:
+        return _single_reading(done, rng)
+    layout = _WHOLE if rng.random() < 0.6 else _WINDOWS[int(rng.integers(len(_WINDOWS)))]
+    source = "remixed" if rng.random() < 0.55 else "coherent"
+    if layout == _WHOLE and source == "coherent":
+        draw = rng.random()
+        if draw < 0.06:
+            return Reading(source, Layout(*_shape(layout), thumbnail=True, cells=False), IMAGES, TOKENS, "full")
+        if draw < 0.25:
+            layout = Layout(*_shape(layout), thumbnail=True)
+    if done < 0.35:
+        return Reading(source, layout, IMAGES, 16, "oracle")
+    if rng.random() < 0.06:
+        # Without steps at full length attention thins out over 4,096 tokens, and dropping tokens seems to help.
+        images = max(1, 16 // (layout.rows * layout.cols))
+        return Reading(source, layout, min(images, 4), TOKENS, "full", 2 * TEXT_TOKENS)
+    count = int(rng.choice(list(_CELL_COUNTS), p=list(_CELL_COUNTS.values())))
+    policy = str(rng.choice(list(_CELL_POLICIES), p=list(_CELL_POLICIES.values())))
+    return Reading(source, layout, IMAGES // 2 if count == 64 else IMAGES, count, policy)
+
+
+def _shape(layout: Layout) -> tuple[int, int]:
+    return layout.rows, layout.cols
+
+
+def _single_reading(done: float, rng: np.random.Generator) -> Reading:
     draw = rng.random()
-    if done < 0.18:
-        return 48, "oracle"
-    if done < 0.5:
-        return (96, "oracle") if draw < 0.75 else (TOKENS, "full")
-    if draw < 0.72:
-        return TOKENS, "full"
-    count = int(np.exp(rng.uniform(np.log(16), np.log(200))))
-    policy = "random" if draw < 0.80 else "oracle" if draw < 0.85 else "uniform" if draw < 0.91 else "saliency"
-    return count, policy
+    if done < 0.25:
+        count, policy = (96, "oracle") if draw < 0.75 else (TOKENS, "full")
+    elif draw < 0.68:
+        count, policy = TOKENS, "full"
+    else:
+        count = int(np.exp(rng.uniform(np.log(16), np.log(200))))
+        policy = "random" if draw < 0.76 else "oracle" if draw < 0.82 else "uniform" if draw < 0.90 else "saliency"
+    return Reading("single", _SINGLE, IMAGES, count, policy)
 
 
 class Tally:
-    """Running accuracy per task over the last questions."""
+    """Running accuracy over the last questions, per task; tasks on cells carry a plus."""
 
     def __init__(self) -> None:
         self._right: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
@@ -80,10 +151,11 @@ class Tally:
         """Time since the tally began."""
         return time.perf_counter() - self._began
 
-    def add(self, tasks: tuple[str, ...], right: list[bool], loss: float) -> None:
+    def add(self, tasks: tuple[str, ...], right: list[bool], loss: float, *, cells: bool) -> None:
         """Count the questions of one step."""
         for task, is_right in zip(tasks, right, strict=True):
-            self._right["lettered" if task.endswith("*") else task].append(is_right)
+            name = "lettered" if task.endswith("*") else task
+            self._right[name + "+" * cells].append(is_right)
         self._questions += len(tasks)
         self._losses.append(loss)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compression.backends.embedded.cells import CELL_NAMES
 from compression.backends.embedded.facts import FACTS
 from compression.backends.embedded.textures import COLOUR_NAMES, COVERS, TYPES
 from compression.backends.embedded.vocabulary import NUMBERS, QUARTERS, SIDES, YES_NO
@@ -39,8 +40,12 @@ class Template:
 
 
 def sentence(text: str) -> str:
-    """Write a lower-case question as a sentence."""
-    return f"{text[0].upper()}{text[1:]}?"
+    """Write a lower-case question as one or more sentences.
+
+    >>> sentence("it is red. what colour is it")
+    'It is red. What colour is it?'
+    """
+    return ". ".join(f"{part[0].upper()}{part[1:]}" for part in text.split(". ")) + "?"
 
 
 _SEMANTIC, _GEOMETRIC, _KNOWLEDGE = FAMILIES
@@ -65,7 +70,19 @@ _PATTERNS: tuple[tuple[str, str, str, dict[str, tuple[str, ...]], tuple[str, ...
     ("corner", _GEOMETRIC, "what land cover is in the {quarter} corner", {"quarter": QUARTERS}, COVERS),
     ("dominant", _GEOMETRIC, "which land cover is the largest", {}, COVERS),
     ("quarter", _GEOMETRIC, "in which quarter is the {colour} {type}", _NAMED, QUARTERS),
+    ("cell", _GEOMETRIC, "in which cell is the {colour} {type}", _NAMED, CELL_NAMES),
+    ("cellcover", _GEOMETRIC, "what land cover is in cell {cell}", {"cell": CELL_NAMES}, COVERS),
+    (
+        "told",
+        _GEOMETRIC,
+        "the {colour} {type} is in the {quarter} quarter. in which quarter is the {colour} {type}",
+        {**_NAMED, "quarter": QUARTERS},
+        QUARTERS,
+    ),
 )
+# Tasks that need cells, and tasks that only the information analysis asks.
+CELL_TASKS = ("cell", "cellcover")
+REGIME_TASKS = ("told",)
 _EXAMPLE = {
     "colour": "yellow",
     "type": "car",
@@ -73,6 +90,7 @@ _EXAMPLE = {
     "other_colour": "purple",
     "other_type": "truck",
     "quarter": "northwest",
+    "cell": "b3",
 }
 TEMPLATES = tuple(
     Template(task, family, pattern, slots, answers, sentence(pattern.format(**_EXAMPLE)))

@@ -17,6 +17,9 @@ COLOURS = {
     "purple": (165, 50, 190),
 }
 COLOUR_NAMES = tuple(COLOURS)
+# Things nobody asks about, as large and as sharp as objects, in tones that are none of the colours.
+CLUTTER = ("bush", "rock", "shed", "mast", "hay")
+CLUTTER_TONES = ((46, 52, 40), (112, 104, 96), (104, 70, 44), (78, 88, 94), (158, 132, 86), (60, 102, 54))
 PATCH = 16
 VIEW = 256
 TILE = 512
@@ -114,6 +117,24 @@ def _draw(kind: str, scale: int) -> Image.Image:
         pen.ellipse(at((2, 2), (14, 14)), fill=body)
         pen.ellipse(at((5, 5), (11, 11)), fill=(170, 255))
         pen.ellipse(at((7, 7), (9, 9)), fill=body)
+    elif kind == "bush":
+        pen.ellipse(at((2.5, 2.5), (13.5, 13.5)), fill=dark)
+        pen.ellipse(at((3, 2.5), (10.5, 10)), fill=body)
+    elif kind == "rock":
+        pen.polygon(at((3, 10), (4.5, 4), (9, 2), (13.5, 6), (12.5, 12.5), (7, 14)), fill=body)
+        pen.polygon(at((7, 14), (12.5, 12.5), (13.5, 6), (9, 9)), fill=dark)
+    elif kind == "shed":
+        pen.rectangle(at((4.2, 3.2), (12.2, 13)), fill=glass)
+        pen.rectangle(at((3.6, 2.6), (8, 12.4)), fill=body)
+        pen.rectangle(at((8, 2.6), (11.6, 12.4)), fill=dark)
+    elif kind == "mast":
+        for end in ((8, 0.8), (14.4, 11.8), (1.6, 11.8)):
+            pen.line(at((8, 8), end), fill=body, width=int(1.8 * scale))
+        pen.ellipse(at((6.4, 6.4), (9.6, 9.6)), fill=dark)
+    elif kind == "hay":
+        for left, top in ((2, 3), (8.5, 2.5), (5, 9)):
+            pen.ellipse(at((left, top), (left + 5, top + 5)), fill=body)
+            pen.ellipse(at((left + 1.6, top + 1.6), (left + 3.4, top + 3.4)), fill=dark)
     else:  # a helipad: an H on dark ground
         pen.rectangle(at((1.5, 1.5), (14.5, 14.5)), fill=(60, 255))
         width = int(1.9 * scale)
@@ -125,9 +146,9 @@ def _draw(kind: str, scale: int) -> Image.Image:
 
 @cache
 def sprites() -> dict[str, tuple[tuple[np.ndarray, np.ndarray], ...]]:
-    """Make the sprites once: type → ROTATIONS pairs of shade and alpha, float32 [PATCH, PATCH] in 0..1."""
+    """Make the sprites once: type or clutter → ROTATIONS pairs of shade and alpha, float32 [PATCH, PATCH] in 0..1."""
     out = {}
-    for kind in TYPES:
+    for kind in (*TYPES, *CLUTTER):
         drawn = _draw(kind, 4)
         turned = []
         for step in range(ROTATIONS):

@@ -22,23 +22,12 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from compression.backends.embedded.data import (
-    ScenePool,
-    assemble,
-    choose_tokens,
-    pack,
-    questions_for,
-    vision_batch,
-)
+from compression.backends.embedded.assembly import assemble
+from compression.backends.embedded.cells import MOST_CELLS
+from compression.backends.embedded.choosing import choose_tokens, places
+from compression.backends.embedded.dense import DenseHeads, dense_loss
 from compression.backends.embedded.evaluation import evaluate, write_card
-from compression.backends.embedded.losses import (
-    DenseHeads,
-    Language,
-    align_loss,
-    dense_loss,
-    grounding_losses,
-    tapped,
-)
+from compression.backends.embedded.losses import Language, align_loss, guidance, tapped
 from compression.backends.embedded.model import (
     ModelSize,
     new_language_parts,
@@ -47,15 +36,23 @@ from compression.backends.embedded.model import (
     save_checkpoint,
 )
 from compression.backends.embedded.optimiser import MixedPrecision, load_state, save_state, scale_at
-from compression.backends.embedded.schedule import Schedule, Tally, budget_at
+from compression.backends.embedded.packing import TEXT_TOKENS, pack
+from compression.backends.embedded.pools import SCENES_PER_CHUNK, Pictures, ScenePool, vision_batch
+from compression.backends.embedded.questions import ask
+from compression.backends.embedded.reading import Reader
+from compression.backends.embedded.regimes import Posteriors, ask_moments
+from compression.backends.embedded.routing import train_router
+from compression.backends.embedded.schedule import IMAGES, Reading, Schedule, Tally, reading_at
 
-VISION_VIEWS, ALIGN_VIEWS, LANGUAGE_VIEWS = 16, 16, 8
+VISION_VIEWS, ALIGN_VIEWS = 16, 16
+QUESTIONS_PER_IMAGE = 18
 VISION_SHARE = 0.15
-SCENE_REUSE = 3.0
+SCENE_REUSE = 2.5
+LARGE_SHARE = 0.10
 LOG_EVERY = 50
 DEFAULT_MINUTES = 65.0
 # Tasks that are learnt late count for more.
-TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4}
+TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4, "surround": 1.5, "cellcover": 1.3, "told": 0.5}
 Log = Callable[[str], None]
 
 
@@ -71,7 +68,7 @@ def train(
     size: ModelSize | None = None,
     save_every: int = 250,
     exports: int = 6,
-    questions_per_task: int = 200,
+    questions_per_task: int = 300,
     stop_after: int | None = None,
 ) -> None:
     """Train the embedded model and write `output/checkpoint`, an ordinary checkpoint directory.
@@ -201,11 +198,12 @@ class _Run:
 
     def _pool(self, heads: DenseHeads, language_steps: int) -> ScenePool:
         tower = heads.tower.bfloat16().requires_grad_(False)
-        scenes = max(ALIGN_VIEWS * 4, math.ceil(language_steps * LANGUAGE_VIEWS / SCENE_REUSE))
-        return ScenePool(tower, self.seed, scenes)
+        # A little over half of the images have one view.
+        small = max(ALIGN_VIEWS * 4, math.ceil(0.55 * language_steps * IMAGES / SCENE_REUSE))
+        return ScenePool(tower, self.seed, small, max(8, math.ceil(LARGE_SHARE * small)))
 
     def _network(self, pool: ScenePool) -> MixedPrecision[Language]:
-        features = pool.take(np.arange(min(32, pool.size)))[1]
+        features = pool.singles(np.arange(min(32, pool.size))).features
         projector, language = new_language_parts(self.size, self.seed + 2, features.float().std().item())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 3)
@@ -220,6 +218,7 @@ class _Run:
         pool = self._pool(heads, steps.language)
         optimiser = self._network(pool)
         total = steps.align + steps.language
+        moments = steps.moments()
         start = self._restore("language", optimiser)
         tally = Tally()
         for step in range(start, total):
@@ -230,60 +229,96 @@ class _Run:
             if step % LOG_EVERY == 0 or step == total - 1:
                 self.say(line())
             stop = self._keep("language", step + 1, total, optimiser)
+            if step + 1 - steps.align in moments:
+                self._remember(optimiser, step + 1 - steps.align)
             if (step + 1) % max(total // self._exports, 1) == 0 or step + 1 == total:
                 self._export(tower, optimiser, step + 1, total)
             if stop:
                 return False
         return True
 
+    def _remember(self, optimiser: MixedPrecision[Language], step: int) -> None:
+        """Keep the weights of this moment, as they compute: their answers are compared after the training."""
+        net = optimiser.compute
+        parts = {"projector": net.projector, "language": net.language}
+        weights = {
+            f"{part}/{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
+        }
+        save_state(self.output / "state" / f"moment-{step:06d}.safetensors", weights, {"step": step, "seed": self.seed})
+
     def _align_step(self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int) -> Callable[[], str]:
-        """Fit the projector alone to the words and places of its patches."""
+        """Fit the projector alone to the words, places and covers of its patches."""
         rng = np.random.default_rng((self.seed, 1, step))
-        reach = min(pool.size, 1024)
-        _, features, _, labels = pool.take(rng.integers(0, reach, ALIGN_VIEWS))
-        words, place = align_loss(optimiser.compute, optimiser.compute.projector(features), labels)
+        pictures = pool.singles(rng.integers(0, min(pool.size, 1024), ALIGN_VIEWS))
+        inner = places(pictures.layout, self.device)["inner"].expand(ALIGN_VIEWS, -1)
+        net = optimiser.compute
+        words, place = align_loss(net, net.projector(pictures.features), pictures.labels, inner, quarters=True)
         (words + place).backward()
         optimiser.step(min(1.0, (step + 1) / 20))
         return lambda: f"align {step} words {words.item():.3f} place {place.item():.3f}"
 
+    def _pictures(self, pool: ScenePool, step: int, rng: np.random.Generator, reading: Reading) -> Pictures:
+        layout, images = reading.layout, reading.images
+        if reading.source == "single":
+            return pool.singles(pool.schedule(self.seed, step, images))
+        if reading.source == "remixed":
+            return pool.remixed(rng, images, layout)
+        free = (MOST_CELLS - layout.rows + 1, MOST_CELLS - layout.cols + 1)
+        corners = np.stack([rng.integers(0, limit, images) for limit in free], 1)
+        return pool.coherent(rng.integers(0, pool.large, images), layout, corners)
+
     def _language_step(
         self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int, steps: int, tally: Tally
     ) -> Callable[[], str]:
-        """Answer packed questions about eight views, with attention and positions supervised."""
+        """Answer packed questions about a few images, with attention and the nouns' knowledge supervised."""
         rng = np.random.default_rng((self.seed, 2, step))
+        torch.manual_seed(self.seed * 1_000_003 + step)
         net = optimiser.compute
-        scenes, features, attention, labels = pool.take(pool.schedule(self.seed, step, LANGUAGE_VIEWS))
-        text = pack(questions_for(scenes, rng)).to(self.device)
-        count, policy = budget_at(step / steps, rng)
-        keep = choose_tokens(rng, labels, attention, count, policy)
-        projected = net.projector(features)
-        embedded, mask, positions = assemble(
-            net.words, projected, keep, text, original_positions=bool(rng.random() < 0.4)
-        )
+        reading = reading_at(step / steps, rng)
+        pictures = self._pictures(pool, step, rng, reading)
+        wanted = QUESTIONS_PER_IMAGE * reading.text // TEXT_TOKENS
+        text = pack([ask(truth, rng, wanted) for truth in pictures.truths], reading.text).to(self.device)
+        keep = choose_tokens(rng, pictures, reading.count, reading.policy)
+        layout, dim = pictures.layout, pictures.features.shape[-1]
+        every = layout.is_single
+        if every:
+            projected = net.projector(pictures.features)
+            visual = projected.gather(1, keep.unsqueeze(-1).expand(-1, -1, projected.shape[-1]))
+            labels, inner = pictures.labels, places(layout, self.device)["inner"].expand(len(keep), -1)
+        else:
+            projected = visual = net.projector(pictures.features.gather(1, keep.unsqueeze(-1).expand(-1, -1, dim)))
+            labels = pictures.labels.gather(1, keep.unsqueeze(-1).expand(-1, -1, 4))
+            inner = places(layout, self.device)["inner"][keep]
+        sequence = assemble(net.words, visual, keep, layout, text, original_positions=bool(rng.random() < 0.4))
         with tapped(net) as tap:
             hidden = net.language(
-                inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
+                inputs_embeds=sequence.embedded,
+                attention_mask=sequence.mask,
+                position_ids=sequence.positions,
+                use_cache=False,
             ).last_hidden_state
-        ends = hidden[text.answer_view, text.answer_place + keep.shape[1] + 1]
+        ends = hidden[text.answer_view, text.answer_place + sequence.prefix]
         logits = (ends @ net.words.T).float()
         losses = functional.cross_entropy(logits, text.answer_id, reduction="none")
         weight = torch.tensor([TASK_WEIGHT.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
-        ground, location = grounding_losses(net, tap, keep, labels, text.named, text.colour, text.plural)
-        words, place = align_loss(net, projected, labels)
-        guidance = 0.5 if step < 0.7 * steps else 0.1
-        loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + guidance * (ground + 0.3 * location)
+        guided = guidance(net, tap, sequence, layout, pictures.labels, text)
+        words, place = align_loss(net, projected, labels, inner, quarters=every)
+        strength = 1.0 if step < 0.75 * steps else 0.25
+        loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + strength * guided.total()
         loss.backward()
         norm = optimiser.step(scale_at(step, steps))
-        tally.add(text.tasks, (logits.argmax(-1) == text.answer_id).tolist(), losses.mean().item())
+        right = (logits.argmax(-1) == text.answer_id).tolist()
+        if reading.policy not in ("random", "uniform") and (layout.cells or layout.is_single):
+            tally.add(text.tasks, right, losses.mean().item(), cells=not layout.is_single)
         return lambda: (
-            f"language {step}/{steps} {tally.seconds:.0f}s {policy} {keep.shape[1]} ground {ground.item():.3f} "
-            f"location {location.item():.2f} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
+            f"language {step}/{steps} {tally.seconds:.0f}s {layout.rows}x{layout.cols} {reading.policy} "
+            f"{keep.shape[1]} {guided.line()} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
         )
 
     def _measured_step(
         self, optimiser: MixedPrecision[Language], pool: ScenePool, at: int, tally: Tally, repeat: int
     ) -> None:
-        self._language_step(optimiser, pool, at, 1000, tally)
+        self._language_step(optimiser, pool, at + repeat, 1000, tally)
 
     def _export(self, tower: dict[str, Tensor], optimiser: MixedPrecision[Language], step: int, total: int) -> None:
         """Write a complete checkpoint directory from the master weights."""
@@ -300,13 +335,34 @@ class _Run:
         self.say(f"exported step {step} of {total}")
 
     def finish(self, questions_per_task: int) -> None:
-        """Put the training log and the measured model card into the checkpoint."""
+        """Add what the trained model says at its moments, its router, the training log and the measured model card."""
         checkpoint = self.output / "checkpoint"
         log = checkpoint / "training.log"
+        if questions_per_task:
+            reader = Reader(checkpoint)
+            self.posteriors(reader).save(checkpoint / "posteriors.npz")
+            self.say("asked the fixed questions at every moment")
+            train_router(checkpoint, seed=self.seed, say=self.say)
         shutil.copyfile(self.output / "train.log", log)
         if questions_per_task:
-            write_card(checkpoint, evaluate(checkpoint, questions_per_task), log)
+            write_card(checkpoint, evaluate(checkpoint, questions_per_task, say=self.say), log)
             self.say(f"wrote the model card of {checkpoint}")
+
+    def posteriors(self, reader: Reader) -> Posteriors:
+        """Ask the fixed questions with the weights of every moment that was kept."""
+
+        def load(path: Path) -> None:
+            for part in ("projector", "language"):
+                module = {"projector": "multi_modal_projector", "language": "language_model"}[part]
+                weights = {
+                    name.removeprefix(f"{part}/"): value.float()
+                    for name, value in load_state(path).items()
+                    if name.startswith(f"{part}/")
+                }
+                getattr(reader.model.model, module).load_state_dict(weights)
+
+        files = sorted((self.output / "state").glob("moment-*.safetensors"))
+        return ask_moments(reader, [(int(path.stem.removeprefix("moment-")), partial(load, path)) for path in files])
 
     def measure(self, minutes: float) -> Schedule:
         """Time a few steps of every kind on throw-away weights and fit a schedule into the minutes."""
@@ -321,12 +377,16 @@ class _Run:
 
         vision = timed(lambda index: self._vision_step(optimiser, index, 1000), 4)
         pool = self._pool(self._heads(), 40)
-        encode = timed(lambda index: pool.take(np.array([index * 32])), 2) / 32
+        encode = timed(lambda index: pool.singles(np.array([index * SCENES_PER_CHUNK])), 2) / SCENES_PER_CHUNK
         network = self._network(pool)
         tally = Tally()
-        # One step of each phase: 48, 96 and all tokens.
-        parts = [timed(partial(self._measured_step, network, pool, at, tally), 3) for at in (10, 360, 700)]
-        mean = 0.18 * parts[0] + 0.24 * parts[1] + 0.58 * parts[2] + LANGUAGE_VIEWS / SCENE_REUSE * encode
+        # Steps of each phase: few tokens, more, and the mixture of views and cells that most steps are.
+        parts = [
+            timed(partial(self._measured_step, network, pool, at, tally), repeats)
+            for at, repeats in ((10, 3), (150, 4), (600, 12))
+        ]
+        views = 0.55 * IMAGES / SCENE_REUSE * (1 + MOST_CELLS**2 * LARGE_SHARE)
+        mean = 0.10 * parts[0] + 0.15 * parts[1] + 0.75 * parts[2] + views * encode
         seconds = 60 * minutes
         align = 500
         schedule = Schedule(

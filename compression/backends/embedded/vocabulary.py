@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from compression.backends.embedded.cells import CELL_NAMES, THUMBNAIL
 from compression.backends.embedded.facts import FACTS
 from compression.backends.embedded.textures import COLOURS, COVERS, TYPES
 
@@ -18,7 +19,7 @@ YES_NO = ("yes", "no")
 
 _FRAME_WORDS = (
     "question answer options : ? is there a how many are objects object what colour the land cover around where "
-    "relative to in which quarter on side of river has most buildings building corner largest road"
+    "relative to in which quarter on side of river has most buildings building corner largest road cell"
 )
 # What people write → what the model was taught. Plain plurals of types are words of their own.
 _SYNONYMS = {
@@ -73,7 +74,9 @@ def vocabulary() -> dict[str, int]:
     words = set(_FRAME_WORDS.split())
     for fact in FACTS:
         words |= set(fact.text.split()) | set(fact.choices)
-    words |= {*COLOURS, *TYPES, *COVERS, *NUMBERS, *QUARTERS, *SIDES, *YES_NO} | {f"{kind}s" for kind in TYPES}
+    words |= {*CELL_NAMES, THUMBNAIL, *COLOURS, *TYPES, *COVERS, *NUMBERS, *QUARTERS, *SIDES, *YES_NO} | {
+        f"{kind}s" for kind in TYPES
+    }
     return {word: index for index, word in enumerate((*SPECIAL_TOKENS, *LETTERS, *sorted(words)))}
 
 

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from compression.strategies.dualcomp.dualcomp import DualComp
-from compression.strategies.dualcomp.router import rule_ratio, rule_router
+from compression.strategies.dualcomp.router import LearnedRouter, rule_ratio, rule_router
 
-__all__ = ["DualComp", "rule_ratio", "rule_router"]
+__all__ = ["DualComp", "LearnedRouter", "rule_ratio", "rule_router"]

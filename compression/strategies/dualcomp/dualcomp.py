@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,6 +22,17 @@ from compression.tokens import Signal, VisualTokens
 
 
 @dataclass(frozen=True)
+class _Routed:
+    """What a router decided, trained or by rule."""
+
+    lam: float
+    rho: float
+    source: str
+    reason: str
+    margins: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class DualComp(Strategy):
     """Split the budget between clusters of objects and a route over the scene, as the question asks.
 
@@ -34,7 +46,8 @@ class DualComp(Strategy):
     Outputs: semantic by descending importance, then the route in path order, scaled by 1 - lambda and lambda. A token
     can be in both streams and then gives two outputs.
     Differs from the paper: the equations are the paper's; the constants it leaves out are parameters, marked as
-    reconstructions, and a rule over the question's words stands in for the trained router. Outputs mix projected
+    reconstructions. The paper's router weights are not public: a router that comes with the model decides, trained by
+    us in the paper's shape, and where there is none a rule over the question's words. Outputs mix projected
     tokens, while similarity and structure are read before the projector.
     Source: DualComp, arXiv 2604.11122, 2026, and its companion transcription.
     """
@@ -50,6 +63,7 @@ class DualComp(Strategy):
     weight_floor: float = 0.02
     rho_min: float = 0.02
     per: str = "view"
+    router: str = "auto"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="dualcomp",
@@ -98,10 +112,17 @@ class DualComp(Strategy):
                 choices=("view", "image"),
                 reconstructed=True,
             ),
+            Parameter(
+                "router",
+                "auto",
+                "Who chooses lambda and rho: the router that comes with the model where there is one, or the rule.",
+                choices=("auto", "rule"),
+                reconstructed=True,
+            ),
         ),
-        labels=("reconstruction: constants that the paper leaves out", "reconstruction: router by rule"),
+        labels=("reconstruction: constants that the paper leaves out",),
         deviations=(
-            "A rule over the question's words stands in for the trained router, for lambda and for rho.",
+            "The paper's router weights are not public: a router that comes with the model decides, or else a rule.",
             "tau, theta, beta, the neighbourhood, the regions, the border rule and the rounding are not in the paper.",
             "Similarity and structure are read from encoder features; outputs mix projected tokens.",
             "[CLS] attention is the mean over heads, over patches only.",
@@ -109,6 +130,7 @@ class DualComp(Strategy):
             "Without a similarity to the text, the text term of the structure map is off.",
             "Cells that fill up the route follow the cell of the walk that is nearest.",
         ),
+        version=2,
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
@@ -126,9 +148,10 @@ class DualComp(Strategy):
             raise InvalidGrid(
                 f"dualcomp works on all {len(tokens.grid)} visual tokens, got {total} survivors; make it the first step"
             )
-        lam, reason = (self.lam, "lambda was asked for") if self.lam is not None else rule_router(context.question)
+        routed = self._route(context)
+        lam, reason = routed.lam, routed.reason
         if budget is None:
-            rho = min(1.0, max(self.rho_min, rule_ratio(lam)))
+            rho = min(1.0, max(self.rho_min, routed.rho))
             count = min(total, max(1, round(total * rho)))
         else:
             count = self.checked_budget(tokens, budget)
@@ -163,8 +186,9 @@ class DualComp(Strategy):
                 rho=rho,
                 shares={"semantic": semantic, "geometric": 1 - semantic},
                 thresholds={"tau": tau, "theta_size": theta},
-                source="rule" if self.lam is None else "asked",
-                rho_source="rule" if budget is None else "asked",
+                margins=routed.margins,
+                source="asked" if self.lam is not None else routed.source,
+                rho_source=routed.source if budget is None else "asked",
                 reason=reason,
             ),
             diagnostics={
@@ -175,6 +199,20 @@ class DualComp(Strategy):
                 "notes": fusion.notes,
             },
         )
+
+    def _route(self, context: Context) -> _Routed:
+        """Lambda and rho, who chose them and why."""
+        if self.router == "auto" and context.router is not None and context.text is not None:
+            route = context.router.route(context.text)
+            found = _Routed(route.lam, route.rho, "trained", "the model's trained router", route.margins)
+        else:
+            lam, reason = rule_router(context.question)
+            found = _Routed(lam, rule_ratio(lam), "rule", reason, {})
+        if self.lam is None:
+            return found
+        # Without a trained ratio the rule's follows from the lambda that was asked for.
+        rho = found.rho if found.source == "trained" else rule_ratio(self.lam)
+        return _Routed(self.lam, rho, found.source, "lambda was asked for", found.margins)
 
     def _attention(self, tokens: VisualTokens) -> NDArray[np.float64]:
         """[CLS] attention, mean over heads, summing to one over the patches of each view, float64 [tokens] (Eq. 2)."""

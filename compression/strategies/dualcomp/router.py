@@ -1,12 +1,20 @@
-"""The router by rule: which words of a question ask for objects, and which for the geometry of the scene.
+"""The router: which part of the budget goes to objects, which to the geometry of the scene, and how large it is.
 
-The paper trains a router of about a million parameters; without its weights the words decide, and the run says so.
+The paper trains a router of about a million parameters on top of the host model's word embeddings. Its weights are not
+public. A model may come with one trained for it in the paper's shape (`LearnedRouter`); without one the words of the
+question decide by rule. The run says which.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from compression.compressor import Route
 
 GEOMETRY: Final = (
     *("route", "path", "road network", "network", "connected", "boundary", "edge", "border"),
@@ -61,3 +69,40 @@ def rule_ratio(lam: float) -> float:
 def _found(question: str, words: tuple[str, ...]) -> list[str]:
     """The words that the question holds, singular or plural, in the order of `words`."""
     return [word for word in words if re.search(rf"\b{re.escape(word)}s?\b", question, re.IGNORECASE)]
+
+
+class LearnedRouter(nn.Module):
+    """The paper's shape: the mean word embedding, two hidden layers, and a sigmoid head each for lambda and rho.
+
+    Args:
+        dim: Width of the host model's word embeddings.
+        hidden: Width of the hidden layers; 256 gives 0.98 million weights at dim 3,584.
+        rho_min: Smallest ratio that it can choose; rho = rho_min + (1 - rho_min) * sigmoid(z).
+    """
+
+    def __init__(self, dim: int, hidden: int = 256, rho_min: float = 0.02) -> None:
+        super().__init__()
+        self.rho_min = rho_min
+        self.body = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.lam = nn.Linear(hidden, 1)
+        self.rho = nn.Linear(hidden, 1)
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> LearnedRouter:
+        """A router of these weights, in float32."""
+        hidden, dim = weights["body.0.weight"].shape
+        router = cls(dim, hidden)
+        router.load_state_dict({name: value.float() for name, value in weights.items()})
+        return router.eval().requires_grad_(False)
+
+    def forward(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean word embeddings [questions, dim] → logits of lambda and of rho, [questions] each."""
+        read = self.body(means)
+        return self.lam(read)[:, 0], self.rho(read)[:, 0]
+
+    @torch.no_grad()
+    def route(self, text: Tensor) -> Route:
+        """Read one question, float [words, dim]."""
+        lam, rho = (value.item() for value in self(text.float().mean(0, keepdim=True).cpu()))
+        ratio = self.rho_min + (1 - self.rho_min) * torch.sigmoid(torch.tensor(rho)).item()
+        return Route(torch.sigmoid(torch.tensor(lam)).item(), ratio, {"lambda": lam, "rho": rho})

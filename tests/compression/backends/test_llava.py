@@ -26,6 +26,9 @@ ALL_WORDS = tuple(WORDS)
 QUESTION = "where is the red ship"
 
 
+GRID = TokenGrid.single(4, 4, (320, 320))
+
+
 def hooks_on(vlm: LlavaBackend) -> int:
     """Forward hooks on all parts of the model. The library itself leaves a few on the tower at its first pass."""
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in vlm.model.modules())
@@ -96,7 +99,7 @@ def test_a_free_answer_is_what_the_stock_model_generates(tiny_vlm, stock, photo,
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_a_cut_inside_the_language_model_equals_masking_what_was_dropped(tiny_vlm, stock, photo_tokens, prompt, layer):
     ours = tiny_vlm.generate(photo_tokens, prompt, CATALOGUE.plan(f"fastv:layer={layer}@14"))
-    ids, layout = tiny_vlm.lay_out(prompt, [np.arange(16)])
+    ids, layout = tiny_vlm.lay_out(prompt, [np.arange(16)], GRID)
     dropped = [int(layout.visual[token]) for token in range(16) if token not in ours.selection.anchor]
     assert dropped
     theirs = masked_reference(stock, ids, photo_tokens.signals[Signal.PROJECTED], dropped, layer)
@@ -107,7 +110,7 @@ def test_a_cut_inside_the_language_model_equals_masking_what_was_dropped(tiny_vl
 def test_decoding_after_a_cut_continues_from_the_original_positions(tiny_vlm, stock, photo_tokens):
     free = Prompt(QUESTION, (), f"USER: <image> {QUESTION} ASSISTANT:")
     ours = tiny_vlm.generate(photo_tokens, free, CATALOGUE.plan("fastv:layer=1@8"), max_new_tokens=5)
-    ids, layout = tiny_vlm.lay_out(free, [np.arange(16)])
+    ids, layout = tiny_vlm.lay_out(free, [np.arange(16)], GRID)
     dropped = [int(layout.visual[token]) for token in range(16) if token not in ours.selection.anchor]
     said: list[int] = []
     for _ in range(5):
@@ -140,7 +143,7 @@ def test_a_budget_below_the_cuts_reach_is_refused_with_the_lowest_reachable_one(
 @torch.no_grad()
 def test_compression_before_the_language_model_leaves_no_gap_in_the_positions(tiny_vlm, stock, photo_tokens, prompt):
     ours = tiny_vlm.generate(photo_tokens, prompt, CATALOGUE.plan("uniform_grid@4"))
-    ids, _ = tiny_vlm.lay_out(prompt, [np.arange(4)])
+    ids, _ = tiny_vlm.lay_out(prompt, [np.arange(4)], GRID)
     given = BaseModelOutputWithPooling(pooler_output=[photo_tokens.signals[Signal.PROJECTED][ours.selection.anchor]])
     theirs = word_logs(stock(input_ids=ids, mm_encoder_outputs={"image": given}).logits[0, -1])
     assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-6)
@@ -263,11 +266,11 @@ def test_several_views_fill_their_own_placeholders(tiny_vlm, stock, photo):
         for name in one.signals
     }
     tokens = VisualTokens.whole(torch.cat([one.features, other.features]), grid, signals)
-    prompt = Prompt(QUESTION, ALL_WORDS, f"a <image> b <image> {QUESTION} ASSISTANT:")
+    prompt = Prompt(QUESTION, ALL_WORDS, f"a <image> b {QUESTION} ASSISTANT:")
     ours = tiny_vlm.generate(tokens, prompt, CATALOGUE.plan("uniform_grid@12"))
     views = grid.view_indices()[ours.selection.anchor]
     projected = signals[Signal.PROJECTED][ours.selection.anchor]
-    ids = tiny_vlm.tokenizer(prompt.text)["input_ids"]
+    ids = tiny_vlm.tokenizer(prompt.text.replace("<image>", "<image> <image>"))["input_ids"]
     sizes = iter([int((views == 0).sum()), int((views == 1).sum())])
     full = [token for token in ids for token in ([4] * next(sizes) if token == 4 else [token])]
     given = BaseModelOutputWithPooling(pooler_output=[projected[views == 0], projected[views == 1]])

@@ -7,7 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from compression.backends.embedded.cells import cell_name
 from compression.backends.embedded.questions import (
+    CELL_TASKS,
     FAMILIES,
     TASKS,
     TEMPLATES,
@@ -58,7 +60,7 @@ def test_no_question_is_asked_twice_about_a_scene(asked: Asked) -> None:
 
 def test_every_task_and_family_is_asked(asked: Asked) -> None:
     questions = [question for _, part in asked for question in part]
-    assert {question.task for question in questions} == set(TASKS)
+    assert {question.task for question in questions} == set(TASKS) - set(CELL_TASKS)
     assert {question.family for question in questions} == set(FAMILIES)
 
 
@@ -165,6 +167,47 @@ def test_large_scenes_are_asked_about_too() -> None:
     questions = ask(scene, np.random.default_rng(0), 18)
     assert len(questions) == 18
     assert all(box[2] <= 1024 for question in questions for box in question.evidence)
+
+
+@pytest.fixture(scope="module")
+def asked_of_cells() -> Asked:
+    scenes = [make_scene(seed, 1024) for seed in range(700_000, 700_024)]
+    return [(scene, ask(scene, np.random.default_rng(scene.seed), 60, lettered_share=0.0)) for scene in scenes]
+
+
+def test_scenes_of_cells_are_asked_every_task(asked_of_cells: Asked) -> None:
+    assert {question.task for _, part in asked_of_cells for question in part} == set(TASKS)
+
+
+def test_the_cell_of_an_object_is_true(asked_of_cells: Asked) -> None:
+    for scene, questions in asked_of_cells:
+        for question in (question for question in questions if question.task == "cell"):
+            (left, top, _, _) = objects_named(scene, question.text)[0]
+            assert question.answer == cell_name(top // 256, left // 256)
+
+
+def test_the_cover_of_a_cell_is_true(asked_of_cells: Asked) -> None:
+    for scene, questions in asked_of_cells:
+        for question in (question for question in questions if question.task == "cellcover"):
+            left, top, right, bottom = (edge // PATCH for edge in question.evidence[0])
+            assert cell_name(top // 16, left // 16) in question.text
+            share = (scene.cover[top:bottom, left:right] == COVERS.index(question.answer)).mean()
+            assert share >= 0.6
+
+
+def test_directions_between_cells_join_different_cells(asked_of_cells: Asked) -> None:
+    for _, questions in asked_of_cells:
+        for question in (question for question in questions if question.task == "dir"):
+            first, second = question.evidence
+            assert (first[0] // 256, first[1] // 256) != (second[0] // 256, second[1] // 256)
+
+
+def test_a_question_that_tells_its_answer_tells_the_truth(asked: Asked) -> None:
+    told = [question for _, part in asked for question in part if question.task == "told" and len(question.answer) > 1]
+    assert told
+    for question in told:
+        stem = split_options(question.text)[0]
+        assert f"is in the {question.answer} quarter. In which quarter" in stem
 
 
 def test_only_the_wanted_tasks_are_asked() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from compression.compressor import Context
 from compression.errors import InvalidBudget, InvalidGrid
-from compression.grid import TokenGrid
+from compression.grid import TokenGrid, lattice
 from compression.strategies.identity import Identity
 from compression.strategies.random_subset import RandomSubset
-from compression.strategies.uniform_grid import UniformGrid, lattice
+from compression.strategies.uniform_grid import UniformGrid
 from compression.tokens import VisualTokens
 from tests.contracts.toys import toy_grid, toy_tokens
 
