@@ -117,6 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--minutes", type=float, metavar="N", help="time to aim for, turned into steps by a measurement at the start"
     )
+    train.add_argument(
+        "--steps", metavar="V,A,L,P", help="steps of the four stages, as a training log gives them, to repeat a run"
+    )
     train.add_argument("--seed", type=int, default=0, help="of weights, scenes and questions (default: 0)")
     train.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
@@ -358,6 +361,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from compression.backends.embedded.schedule import Schedule
     from compression.backends.embedded.training import DEFAULT_MINUTES, train
 
     if options.minutes is not None and options.minutes <= 0:
@@ -368,6 +372,7 @@ def _train(options: argparse.Namespace) -> int:
         train(
             options.output,
             minutes=options.minutes or DEFAULT_MINUTES,
+            steps=Schedule.parse(options.steps) if options.steps else None,
             seed=options.seed,
             device=options.device,
             resume=options.resume,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from compression.backends.base import Seconds
 from compression.compressor import StrategyInfo
 from dashboard.facts import RunFacts, shown_layer
-from dashboard.markup import EMPTY, count, flops, join, key, milliseconds, percent, size_of, verdict
+from dashboard.markup import EMPTY, LETTERS, count, flops, join, key, milliseconds, percent, size_of, verdict
 from dashboard.messages import sentence
 
 _NONE = Markup('<span class="none">none</span>')
@@ -43,10 +43,23 @@ class PaneView:
     lowest: int | None = None
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """The pane that keeps everything, against which savings are counted."""
+
+    letter: str
+    facts: RunFacts
+
+
 def results(panes: Sequence[PaneView]) -> Markup:
     """The grid of results; rows align over the panes, so that reading across is the comparison."""
     layer = shown_layer([pane.facts for pane in panes if pane.facts])
-    columns = join(_column(position, pane, layer) for position, pane in enumerate(panes))
+    whole = [
+        _Reference(LETTERS[position], pane.facts)
+        for position, pane in enumerate(panes)
+        if pane.facts is not None and pane.info is not None and pane.info.reduces == "nothing"
+    ]
+    columns = join(_column(position, pane, layer, next(iter(whole), None)) for position, pane in enumerate(panes))
     return Markup('<section aria-label="Results"><div class="plates km-results" data-n="{}">{}</div></section>').format(
         len(panes), columns
     )
@@ -64,7 +77,7 @@ def budget_words(pane: PaneView) -> str:
     return "router chooses" if pane.info is not None and pane.info.adaptive else ""
 
 
-def _column(position: int, pane: PaneView, layer: int | None) -> Markup:
+def _column(position: int, pane: PaneView, layer: int | None, reference: _Reference | None) -> Markup:
     facts = pane.facts
     head = Markup('<div class="cap">{}<b>{}</b><span class="n num">{}</span></div>').format(
         key(position), pane.title, budget_words(pane)
@@ -76,7 +89,7 @@ def _column(position: int, pane: PaneView, layer: int | None) -> Markup:
         _fates(facts),
         _answer(facts),
         _probabilities(facts),
-        _facts(facts, layer),
+        _facts(facts, layer, None if reference is not None and reference.facts is facts else reference),
         _labels(facts, pane.info),
         _provenance(facts),
     ]
@@ -146,8 +159,10 @@ def _row(name: str, value: Markup) -> Markup:
     return Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value)
 
 
-def _facts(facts: RunFacts, layer: int | None) -> Markup:
+def _facts(facts: RunFacts, layer: int | None, reference: _Reference | None) -> Markup:
     cost = facts.cost
+    whole = reference.facts.cost if reference else None
+    than = f" than {reference.letter}" if reference else ""
     small = Markup("{} <small>{}</small>")
     rows = [
         _row("Evidence", _evidence(facts)),
@@ -159,9 +174,27 @@ def _facts(facts: RunFacts, layer: int | None) -> Markup:
             "Decode",
             _NONE if cost.decode is None else small.format(f"{milliseconds(cost.decode.median)} ms", "per step"),
         ),
-        _row("Total", small.format(f"{milliseconds(cost.total_seconds)} ms", "with encoding")),
-        _row("FLOPs", small.format(flops(cost.prefill_flops), "estimated")),
-        _row("KV cache", Markup("{}").format(size_of(cost.kv_cache_bytes))),
+        _row(
+            "Total",
+            small.format(
+                f"{milliseconds(cost.total_seconds)} ms",
+                "with encoding" + saved(cost.total_seconds, whole.total_seconds if whole else None, than),
+            ),
+        ),
+        _row(
+            "FLOPs",
+            small.format(
+                flops(cost.prefill_flops),
+                "estimated" + saved(cost.prefill_flops, whole.prefill_flops if whole else None),
+            ),
+        ),
+        _row(
+            "KV cache",
+            small.format(
+                size_of(cost.kv_cache_bytes),
+                saved(cost.kv_cache_bytes, whole.kv_cache_bytes if whole else None).lstrip(", "),
+            ),
+        ),
         _row(
             "Peak memory",
             _NONE
@@ -170,6 +203,18 @@ def _facts(facts: RunFacts, layer: int | None) -> Markup:
         ),
     ]
     return Markup('<dl class="facts num">{}</dl>').format(join(rows))
+
+
+def saved(value: float, whole: float | None, than: str = "") -> str:
+    """How much less a value is than the whole, as the end of a phrase; "" where there is nothing to compare.
+
+    >>> saved(20, 100, " than A"), saved(110, 100), saved(1, None)
+    (', 80 % less than A', ', 10 % more', '')
+    """
+    if not whole:
+        return ""
+    share = round(100 * (1 - value / whole))
+    return f", {abs(share)} % {'more' if share < 0 else 'less'}{than}"
 
 
 def _where(device: str) -> str:

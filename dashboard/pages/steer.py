@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from compression.strategies import CATALOGUE
 from dashboard.context import Context
 from dashboard.pages.asking import Picked
 from dashboard.pages.choice import FEWEST, MOST, Choice
@@ -42,7 +43,10 @@ class Steer:
             Picked.read(picked, context),
             question or "",
             own or "",
-            read_rows(rows, int(shown or 0)),
+            tuple(
+                replace(choice, count=min(choice.count, max(1, int(total or 1))))
+                for choice in read_rows(rows, int(shown or 0))
+            ),
             max(1, int(total or 1)),
             max(0, int(seed or 0)),
             on_screen or "",
@@ -53,9 +57,9 @@ def read_rows(values: Sequence[Any], shown: int) -> tuple[Choice, ...]:
     """The rows in use, from what the components hold."""
     rows = [values[start : start + VALUES] for start in range(0, VALUES * MOST, VALUES)]
     return tuple(
-        Choice(str(name), int(count or 1), bool(router), str(parameters or ""))
+        Choice(str(name), max(1, int(count or 1)), bool(router), str(parameters or ""))
         for name, count, router, parameters in rows[:shown]
-        if name
+        if name in CATALOGUE.names()
     )
 
 

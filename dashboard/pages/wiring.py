@@ -27,7 +27,9 @@ _OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
 _JOB_ADDRESS = "(id) => { window.keepmap && window.keepmap.started(id); }"
 _DARK = "() => document.body.classList.contains('dark')"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-QUICK: dict[str, Any] = {**PRIVATE, "queue": False}
+# Values come as the browser sent them: the library would refuse a budget slider that still stands above the tokens of
+# the image that was just chosen, with a traceback. `Steer.read` trusts nothing and brings it into range.
+QUICK: dict[str, Any] = {**PRIVATE, "queue": False, "preprocess": False}
 
 
 def build_blocks(context: Context) -> gr.Blocks:

@@ -173,7 +173,7 @@ def visitor(page: Page, site: Site) -> Iterator[Visitor]:
     page.set_default_timeout(PATIENCE)
     one = Visitor(page, site)
     page.on("request", one.notice)
-    page.on("pageerror", lambda error: one.errors.append(str(error)))
+    page.on("pageerror", lambda error: one.errors.append(error.stack or str(error)))
     page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)
     yield one
     assert one.outside == []

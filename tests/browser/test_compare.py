@@ -72,6 +72,21 @@ def test_a_visitor_picks_a_scene_asks_and_sees_three_strategies_on_maps(visitor:
     assert [pane.state for pane in comparison.panes] == ["done"] * 3
 
 
+def test_a_scene_of_4096_tokens_is_read_cell_by_cell_and_says_what_was_saved(visitor: Visitor) -> None:
+    visitor.open()
+    ask(visitor, "River crossing")
+    compare(visitor)
+    results = visitor.page.locator(".km-results")
+    expect(results).to_contain_text("all 4,096 tokens")
+    expect(results).to_contain_text("% less than A")
+    expect(results.locator("article").first.locator(".verdict")).to_contain_text("Right")
+    with open_store(visitor.site.database, read_only=True) as store:
+        comparison = next(one for one in store.comparisons() if not one.is_sample)
+        grid = store.get(comparison.panes[0].run).grid
+    assert [view.name for view in grid.views][:5] == ["a1", "b1", "c1", "d1", "a2"]
+    assert comparison.image.width == 1024
+
+
 def test_layers_are_painted_differently_and_say_so_in_words(visitor: Visitor) -> None:
     visitor.open(f"/?comparison={visitor.site.small}")
     maps = visitor.finished(2)

@@ -225,6 +225,7 @@ def test_a_question_that_cannot_be_asked_is_one_line(scene, capsys, question, me
         (["scenes", "x", "--seed", "-1"], "--seed must be at least 0"),
         (["train-embedded", "--minutes", "-1"], "--minutes must be above 0"),
         (["train-embedded", "--resume"], "nothing to resume"),
+        (["train-embedded", "--steps", "10,20"], "four whole numbers"),
         (["serve", "--port", "0"], "port must lie in 1"),
         (["sweep"], "invalid choice"),
     ],

@@ -50,6 +50,22 @@ def test_what_did_not_happen_is_none_and_not_zero() -> None:
     assert '<dt>Router</dt><dd><span class="none">none</span></dd>' in text
 
 
+def test_what_was_saved_is_counted_against_the_pane_that_keeps_everything() -> None:
+    whole, less = pane("identity@1.0"), pane()
+    assert whole.facts is not None
+    assert less.facts is not None
+    cost = whole.facts.cost
+    tenth = replace(cost, prefill_flops=cost.prefill_flops // 10, kv_cache_bytes=cost.kv_cache_bytes // 10)
+    panes = [
+        replace(whole, info=CATALOGUE.get("identity").info),
+        replace(less, facts=replace(less.facts, cost=tenth), info=CATALOGUE.get("divprune").info),
+    ]
+    text = results(panes)
+    assert text.count("estimated, 90 % less</small>") == 1
+    assert text.count("less than A</small>") == 1
+    assert "% less" not in results(panes[1:]), "without a reference nothing is counted"
+
+
 def test_all_panes_read_attention_at_the_same_layer() -> None:
     _, runs = make_comparison(5)
     facts = [facts_of(run) for run in runs]

@@ -167,13 +167,13 @@ def _row(figure: TaskFigure) -> str:
 def _training(log: Sequence[str]) -> str:
     """The lines that let a reader repeat the run, and the last one of each stage."""
     key = list(dict.fromkeys(line for line in log if line.startswith(("measured ", "seed ", "resumed "))))
-    for stage in ("vision", "align", "language"):
+    for stage in ("vision", "align", "language", "polish"):
         key.extend([line for line in log if line.startswith(f"{stage} ")][-1:])
     body = "\n".join(f"    {line}" for line in key)
     return (
         "\n## Training\n\n"
         "`keepmap train-embedded`: dense labels for the vision tower, then language on frozen features with word\n"
-        "alignment, supervised attention and positions beside the answer; Muon and AdamW, bfloat16 with float32\n"
+        "alignment, supervised attention and read-outs at the nouns; Muon and AdamW, bfloat16 with float32\n"
         "master weights. Weights, scenes and questions come from the seed; the steps below repeat the run. Accuracies\n"
         "in these lines are on training batches, with reduced visual tokens among them.\n\n"
         f"{body}\n"

@@ -22,38 +22,39 @@ class Schedule:
     vision: int
     align: int
     language: int
+    polish: int
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Read "vision,align,language", as a training log gives them.
+        """Read "vision,align,language,polish", as a training log gives them.
 
-        >>> Schedule.parse("1000,500,4000")
-        Schedule(vision=1000, align=500, language=4000)
+        >>> Schedule.parse("1000,500,4000,800")
+        Schedule(vision=1000, align=500, language=4000, polish=800)
 
         Raises:
-            ValueError: if the text is not three whole numbers.
+            ValueError: if the text is not four whole numbers.
         """
         try:
-            vision, align, language = (int(part) for part in text.split(","))
+            vision, align, language, polish = (int(part) for part in text.split(","))
         except ValueError as error:
             raise ValueError(
-                f"steps must be three whole numbers for vision, align and language, got {text!r}; "
-                "for example 1000,500,4000"
+                f"steps must be four whole numbers for vision, align, language and polish, got {text!r}; "
+                "for example 1000,500,4600,900"
             ) from error
-        return cls(vision, align, language)
+        return cls(vision, align, language, polish)
 
     def moments(self) -> tuple[int, ...]:
-        """Language steps after which the weights are kept to be asked: log-spaced, the last one included.
+        """Steps with answers, polish included, after which the weights are kept: log-spaced, and the last one.
 
-        >>> Schedule(1000, 500, 4600).moments()
-        (48, 92, 177, 339, 650, 1249, 2396, 4600)
+        >>> Schedule(1000, 500, 4600, 900).moments()
+        (48, 92, 177, 339, 650, 1249, 2396, 5500)
         """
-        spaced = np.geomspace(max(1, self.language / 96), self.language, MOMENTS)
-        return tuple(dict.fromkeys(round(step) for step in spaced))
+        spaced = np.geomspace(max(1, self.language / 96), self.language, MOMENTS)[:-1]
+        return tuple(dict.fromkeys([*(round(step) for step in spaced), self.language + self.polish]))
 
     def __post_init__(self) -> None:
         """Refuse stages without a step."""
-        if min(self.vision, self.align, self.language) < 1:
+        if min(self.vision, self.align, self.language, self.polish) < 1:
             raise ValueError(f"every stage needs at least one step, got {self}; raise --minutes or the steps")
 
 

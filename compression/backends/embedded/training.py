@@ -38,7 +38,7 @@ from compression.backends.embedded.model import (
 from compression.backends.embedded.optimiser import MixedPrecision, load_state, save_state, scale_at
 from compression.backends.embedded.packing import TEXT_TOKENS, pack
 from compression.backends.embedded.pools import SCENES_PER_CHUNK, Pictures, ScenePool, vision_batch
-from compression.backends.embedded.questions import ask
+from compression.backends.embedded.questions import LETTERED_SHARE, ask
 from compression.backends.embedded.reading import Reader
 from compression.backends.embedded.regimes import Posteriors, ask_moments
 from compression.backends.embedded.routing import train_router
@@ -46,11 +46,13 @@ from compression.backends.embedded.schedule import IMAGES, Reading, Schedule, Ta
 
 VISION_VIEWS, ALIGN_VIEWS = 16, 16
 QUESTIONS_PER_IMAGE = 18
-VISION_SHARE = 0.15
+VISION_SHARE = 0.10
+POLISH_SHARE = 0.17
+POLISH_RATE, POLISH_LETTERED = 0.5, 0.45
 SCENE_REUSE = 2.5
 LARGE_SHARE = 0.10
 LOG_EVERY = 50
-DEFAULT_MINUTES = 65.0
+DEFAULT_MINUTES = 100.0
 # Tasks that are learnt late count for more.
 TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4, "surround": 1.5, "cellcover": 1.3, "told": 0.5}
 Log = Callable[[str], None]
@@ -217,7 +219,7 @@ class _Run:
         tower = {name: value.clone() for name, value in heads.tower.state_dict().items()}
         pool = self._pool(heads, steps.language)
         optimiser = self._network(pool)
-        total = steps.align + steps.language
+        total = steps.align + steps.language + steps.polish
         moments = steps.moments()
         start = self._restore("language", optimiser)
         tally = Tally()
@@ -225,7 +227,7 @@ class _Run:
             if step < steps.align:
                 line = self._align_step(optimiser, pool, step)
             else:
-                line = self._language_step(optimiser, pool, step - steps.align, steps.language, tally)
+                line = self._language_step(optimiser, pool, step - steps.align, steps, tally)
             if step % LOG_EVERY == 0 or step == total - 1:
                 self.say(line())
             stop = self._keep("language", step + 1, total, optimiser)
@@ -268,16 +270,22 @@ class _Run:
         return pool.coherent(rng.integers(0, pool.large, images), layout, corners)
 
     def _language_step(
-        self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int, steps: int, tally: Tally
+        self, optimiser: MixedPrecision[Language], pool: ScenePool, step: int, steps: Schedule, tally: Tally
     ) -> Callable[[], str]:
-        """Answer packed questions about a few images, with attention and the nouns' knowledge supervised."""
+        """Answer packed questions about a few images, with attention and the nouns' knowledge supervised.
+
+        The last steps polish: lettered options, which are learnt last, are half of the questions, at a lower rate.
+        """
         rng = np.random.default_rng((self.seed, 2, step))
+        is_polish = step >= steps.language
         torch.manual_seed(self.seed * 1_000_003 + step)
         net = optimiser.compute
-        reading = reading_at(step / steps, rng)
+        reading = reading_at(step / steps.language, rng)
         pictures = self._pictures(pool, step, rng, reading)
         wanted = QUESTIONS_PER_IMAGE * reading.text // TEXT_TOKENS
-        text = pack([ask(truth, rng, wanted) for truth in pictures.truths], reading.text).to(self.device)
+        lettered = POLISH_LETTERED if is_polish else LETTERED_SHARE
+        asked = [ask(truth, rng, wanted, lettered_share=lettered) for truth in pictures.truths]
+        text = pack(asked, reading.text).to(self.device)
         keep = choose_tokens(rng, pictures, reading.count, reading.policy)
         layout, dim = pictures.layout, pictures.features.shape[-1]
         every = layout.is_single
@@ -303,22 +311,26 @@ class _Run:
         weight = torch.tensor([TASK_WEIGHT.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
         guided = guidance(net, tap, sequence, layout, pictures.labels, text)
         words, place = align_loss(net, projected, labels, inner, quarters=every)
-        strength = 1.0 if step < 0.75 * steps else 0.25
+        strength = 1.0 if step < 0.75 * steps.language else 0.25
         loss = (losses * weight).sum() / weight.sum() + 0.1 * (words + place) + strength * guided.total()
         loss.backward()
-        norm = optimiser.step(scale_at(step, steps))
+        rate = scale_at(step, steps.language)
+        if is_polish:
+            rate = POLISH_RATE * scale_at(step - steps.language, steps.polish, 0.3)
+        norm = optimiser.step(rate)
         right = (logits.argmax(-1) == text.answer_id).tolist()
         if reading.policy not in ("random", "uniform") and (layout.cells or layout.is_single):
             tally.add(text.tasks, right, losses.mean().item(), cells=not layout.is_single)
+        stage = "polish" if is_polish else "language"
         return lambda: (
-            f"language {step}/{steps} {tally.seconds:.0f}s {layout.rows}x{layout.cols} {reading.policy} "
-            f"{keep.shape[1]} {guided.line()} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
+            f"{stage} {step}/{steps.language + steps.polish} {tally.seconds:.0f}s {layout.rows}x{layout.cols} "
+            f"{reading.policy} {keep.shape[1]} {guided.line()} place {place.item():.2f} norm {norm:.2f} {tally.line()}"
         )
 
     def _measured_step(
         self, optimiser: MixedPrecision[Language], pool: ScenePool, at: int, tally: Tally, repeat: int
     ) -> None:
-        self._language_step(optimiser, pool, at + repeat, 1000, tally)
+        self._language_step(optimiser, pool, at + repeat, Schedule(1000, 500, 1000, 1000), tally)
 
     def _export(self, tower: dict[str, Tensor], optimiser: MixedPrecision[Language], step: int, total: int) -> None:
         """Write a complete checkpoint directory from the master weights."""
@@ -388,11 +400,12 @@ class _Run:
         views = 0.55 * IMAGES / SCENE_REUSE * (1 + MOST_CELLS**2 * LARGE_SHARE)
         mean = 0.10 * parts[0] + 0.15 * parts[1] + 0.75 * parts[2] + views * encode
         seconds = 60 * minutes
-        align = 500
+        answered = (1 - VISION_SHARE) * seconds / mean
         schedule = Schedule(
             vision=max(1, round(VISION_SHARE * seconds / vision)),
-            align=align,
-            language=max(1, round((1 - VISION_SHARE) * seconds / mean)),
+            align=500,
+            language=max(1, round((1 - POLISH_SHARE) * answered)),
+            polish=max(1, round(POLISH_SHARE * answered)),
         )
         self.say(
             f"measured {vision:.2f} s per vision step, {encode:.3f} s per encoded scene, language steps "

@@ -33,7 +33,7 @@ from compression.backends.embedded.schedule import MOMENTS, Schedule, reading_at
 from compression.backends.embedded.training import train
 
 TINY = ModelSize(dim=32, heads=2, vision_layers=1, vision_mlp=32, text_layers=4, text_mlp=32)
-STEPS = Schedule(vision=3, align=2, language=4)
+STEPS = Schedule(vision=3, align=2, language=3, polish=2)
 
 
 def silent(line: str) -> None:
@@ -82,7 +82,7 @@ def test_nothing_but_safetensors_json_and_text_is_written(trained: Path) -> None
 
 def test_the_log_says_seed_and_steps(trained: Path) -> None:
     log = (trained / "train.log").read_text()
-    assert "seed 3, steps {'vision': 3, 'align': 2, 'language': 4}" in log
+    assert "seed 3, steps {'vision': 3, 'align': 2, 'language': 3, 'polish': 2}" in log
     assert (trained / "checkpoint" / "training.log").read_text() == log
 
 
@@ -270,10 +270,10 @@ def test_training_reads_few_tokens_first_and_cells_beside_single_views_in_the_en
 
 
 def test_weights_are_kept_at_moments_that_are_log_spaced() -> None:
-    moments = Schedule(10, 10, 4600).moments()
+    moments = Schedule(10, 10, 4600, 900).moments()
     assert len(moments) == MOMENTS
-    assert moments[-1] == 4600
-    ratios = np.divide(moments[1:], moments[:-1])
+    assert moments[-1] == 5500
+    ratios = np.divide(moments[1:-1], moments[:-2])
     assert ratios.max() / ratios.min() < 1.05
 
 
@@ -296,12 +296,12 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         train(tmp_path, minutes=1, resume=True, log=silent)
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "a,b,c", "1,2,3,4"])
-def test_steps_that_are_not_three_numbers_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="three whole numbers"):
+@pytest.mark.parametrize("text", ["", "1,2", "a,b,c,d", "1,2,3", "1,2,3,4,5"])
+def test_steps_that_are_not_four_numbers_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="four whole numbers"):
         Schedule.parse(text)
 
 
 def test_a_stage_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one step"):
-        Schedule(0, 1, 1)
+        Schedule(0, 1, 1, 1)

@@ -17,7 +17,7 @@ from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
 from compression.selection import Fate, Stream
 from compression.similarity import min_max
-from compression.strategies.dualcomp import DualComp, rule_ratio, rule_router
+from compression.strategies.dualcomp import DualComp, LearnedRouter, rule_ratio, rule_router
 from compression.strategies.dualcomp.dualcomp import split_streams
 from compression.strategies.dualcomp.igsr import REGIONS, fill, regional_maxima, structure, trace, walk
 from compression.strategies.dualcomp.scsa import cluster
@@ -46,6 +46,32 @@ def test_the_words_of_a_question_decide(question: str, lam: float, reason: str) 
 
 def test_objects_get_a_tenth_and_everything_else_a_quarter() -> None:
     assert [rule_ratio(lam) for lam in (0.2, 0.5, 0.8)] == [0.10, 0.25, 0.25]
+
+
+def test_the_models_own_router_decides_where_it_has_one() -> None:
+    tokens = toy_tokens(toy_grid((10, 10)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        router, words = LearnedRouter(4, hidden=8), torch.randn(3, 4)
+    context = Context(question="How many ships are there?", text=words, router=router)
+    route = router.route(words)
+    selection = DualComp().compress(tokens, None, context)
+    decision = selection.router
+    assert decision is not None
+    assert (decision.lam, decision.rho, decision.source, decision.rho_source) == (
+        route.lam,
+        route.rho,
+        "trained",
+        "trained",
+    )
+    assert len(selection) == round(route.rho * len(tokens))
+    assert decision.margins == route.margins
+    asked = DualComp(lam=0.3).compress(tokens, 8, context).router
+    assert asked is not None
+    assert (asked.lam, asked.source, asked.rho_source) == (0.3, "asked", "asked")
+    by_rule = DualComp(router="rule").compress(tokens, None, context).router
+    assert by_rule is not None
+    assert (by_rule.lam, by_rule.source) == (0.2, "rule")
 
 
 def test_without_a_budget_the_router_chooses_and_says_why() -> None:
