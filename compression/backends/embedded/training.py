@@ -48,13 +48,14 @@ VISION_VIEWS, ALIGN_VIEWS = 16, 16
 QUESTIONS_PER_IMAGE = 18
 VISION_SHARE = 0.10
 POLISH_SHARE = 0.17
-POLISH_RATE, POLISH_LETTERED = 0.5, 0.45
+POLISH_RATE, POLISH_LETTERED = 0.5, 0.3
 SCENE_REUSE = 2.5
 LARGE_SHARE = 0.10
 LOG_EVERY = 50
 DEFAULT_MINUTES = 100.0
 # Tasks that are learnt late count for more.
 TASK_WEIGHT = {"dir": 2.0, "count": 1.6, "region": 1.4, "side": 1.4, "surround": 1.5, "cellcover": 1.3, "told": 0.5}
+POLISH_WEIGHT = {"count": 3.0, "region": 2.5, "cellcover": 2.0}
 Log = Callable[[str], None]
 
 
@@ -274,7 +275,7 @@ class _Run:
     ) -> Callable[[], str]:
         """Answer packed questions about a few images, with attention and the nouns' knowledge supervised.
 
-        The last steps polish: lettered options, which are learnt last, are half of the questions, at a lower rate.
+        The last steps polish, at a lower rate: counting, areas and lettered options, which are learnt last, weigh more.
         """
         rng = np.random.default_rng((self.seed, 2, step))
         is_polish = step >= steps.language
@@ -308,7 +309,8 @@ class _Run:
         ends = hidden[text.answer_view, text.answer_place + sequence.prefix]
         logits = (ends @ net.words.T).float()
         losses = functional.cross_entropy(logits, text.answer_id, reduction="none")
-        weight = torch.tensor([TASK_WEIGHT.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
+        weights = {**TASK_WEIGHT, **(POLISH_WEIGHT if is_polish else {})}
+        weight = torch.tensor([weights.get(task.rstrip("*"), 1.0) for task in text.tasks], device=self.device)
         guided = guidance(net, tap, sequence, layout, pictures.labels, text)
         words, place = align_loss(net, projected, labels, inner, quarters=every)
         strength = 1.0 if step < 0.75 * steps.language else 0.25
