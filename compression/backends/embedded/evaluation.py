@@ -294,13 +294,19 @@ def _cell_rows(reader: Reader, mean: torch.Tensor, scene: Scene, questions: list
         for choice in CHOICES[:-1]:
             read[choice, per_cell] = reader.read(tokens, chosen(tokens, choice, per_cell, scene.seed))
     rows = _answered(reader, read, questions)
+    return _dualcomp_rows(reader, tokens, rows)
+
+
+def _dualcomp_rows(reader: Reader, tokens: VisualTokens, rows: list[_Row]) -> list[_Row]:
+    """Add what is answered behind DualComp, at the lambda that its router reads from each question."""
+    views = len(tokens.grid.views)
     for per_cell in PER_CELL:
         # DualComp reads the question: those with the same lambda share a selection.
         groups: dict[float, list[_Row]] = {}
         for row in rows:
             groups.setdefault(round(reader.vlm.route(row.question.text).lam, 1), []).append(row)
         for lam, group in groups.items():
-            prefix = reader.read(tokens, CATALOGUE.plan(f"dualcomp:lam={lam:g}@{per_cell * len(names)}"))
+            prefix = reader.read(tokens, CATALOGUE.plan(f"dualcomp:lam={lam:g}@{per_cell * views}"))
             said = reader.answers(prefix, [row.question.text for row in group])
             for row, answer in zip(group, said, strict=True):
                 row.right["dualcomp", per_cell] = answer == row.question.answer
