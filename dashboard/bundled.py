@@ -22,7 +22,7 @@ from storage import export_comparison, open_store
 log = logging.getLogger(__name__)
 
 STRATEGIES = ("identity@1.0", "dualcomp@{count}", "uniform_grid@{count}")
-SHOWN = (("corner", 4, 64), ("dir", 0, 384))
+SHOWN = (("dominant", 5, 64), ("dir", 1, 384))
 """Task, scene and budget in visual tokens of each bundle, the first screen last: a store lists the newest first. One
 shows what saliency is good for and the grid is not, the other the reverse."""
 REPEATS = 7

@@ -171,7 +171,7 @@ class DualComp(Strategy):
         if Signal.TEXT_SIMILARITY not in tokens.signals:
             fusion.notes.append("the text term of the structure map is off: the model gives no similarity to the text")
         if len(clusters.sizes) == total:
-            fusion.notes.append(f"nothing was merged: no neighbours are more alike than tau = {tau:g}")
+            fusion.notes.append(f"nothing was merged: no neighbours are more alike than tau = {tau:.2f}")
         if made < count:
             fusion.notes.append(f"{count - made} fewer outputs than the budget: the open stream has too few clusters")
         return Selection.merge(
