@@ -163,7 +163,7 @@ def test_clusters_are_those_of_the_slow_reference(tau: float, connectivity: str)
 def test_where_nothing_is_alike_nothing_is_merged_and_the_run_says_so() -> None:
     tokens = toy_tokens(toy_grid((4, 6)))
     selection = DualComp(lam=0.0, tau0=1.0).compress(tokens, 6, Context())
-    assert "nothing was merged: no neighbours are more alike than tau = 1" in selection.diagnostics["notes"]
+    assert "nothing was merged: no neighbours are more alike than tau = 1.00" in selection.diagnostics["notes"]
     assert selection.counts()["merged"] == 0
 
 
