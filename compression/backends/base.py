@@ -1,9 +1,9 @@
-"""What a model must offer to be compared: three verbs, declared signals, and the shapes they speak in."""
+"""What a model must offer to be compared: a few verbs, declared signals, and the shapes they speak in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +27,7 @@ class Prompt:
         task: The template's name, else "".
         notices: What the user should know: unknown words, a question outside the model's domain.
         span: Where the question's words lie in `text`, as characters; None where the backend finds them itself.
+        options: Where the listed answers lie in `text`, as characters; None where none are listed.
     """
 
     question: str
@@ -36,6 +37,7 @@ class Prompt:
     task: str = ""
     notices: tuple[str, ...] = ()
     span: tuple[int, int] | None = None
+    options: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class SequenceLayout:
         outputs: int64 [outputs], which output of the selection before the language model each of them is.
         question: int64 [words], positions of the question's words.
         answer: Position whose next token is the answer: the last of the prompt.
+        options: int64 [words], positions of the listed answers' words.
     """
 
     length: int
@@ -55,6 +58,7 @@ class SequenceLayout:
     outputs: NDArray[np.int64]
     question: NDArray[np.int64]
     answer: int
+    options: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @runtime_checkable
@@ -116,6 +120,48 @@ class Generation:
     decode: Seconds | None
     kv_cache_bytes: int
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a language model was given of a picture, and what became of it inside.
+
+    Args:
+        tokens: The picture's visual tokens, before any strategy.
+        plan: The strategy.
+        entering: What entered the language model.
+        features: Float [outputs, dim] of what entered.
+        acts: Layer -> decision of the step before it.
+    """
+
+    tokens: VisualTokens
+    plan: Plan
+    entering: Selection
+    features: Tensor
+    acts: Mapping[int, Selection]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What takes the place of a source within the call.
+
+    Args:
+        visual: Float [rows, dim] that take the place of the visual tokens in order, over again where there are more
+            tokens than rows; None leaves them.
+        words: The same for the question's words.
+        hides_visual, hides_words: Whether nothing may attend to them.
+        keeps_options: Whether the listed answers stay when the question's words are replaced or hidden.
+    """
+
+    visual: Tensor | None = None
+    words: Tensor | None = None
+    hides_visual: bool = False
+    hides_words: bool = False
+    keeps_options: bool = False
+
+
+NO_INTERVENTION = Intervention()
+"""Everything as it is."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +263,30 @@ class VLM(Protocol):
         Raises:
             MissingSignal: the plan needs what the model does not provide.
             InvalidBudget: the plan's budget cannot be reached on these tokens.
+            Cancelled: `cancel` said so.
+        """
+
+    def give(self, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, seed: int = 0) -> Given:
+        """Let a strategy decide about a picture with a question, and freeze what it decided.
+
+        Raises:
+            MissingSignal, InvalidBudget, InvalidParameter: as `check` says.
+        """
+
+    def ask(
+        self,
+        given: Given,
+        prompts: Sequence[Prompt],
+        *,
+        intervention: Intervention = NO_INTERVENTION,
+        layers: bool = False,
+        lens_norm: bool = True,
+        cancel: Cancel | None = None,
+    ) -> list[NDArray[np.float64]]:
+        """What the model believes about the choices of prompts on a frozen picture; see `asking.ask`.
+
+        Raises:
+            InvalidQuestion: a prompt has fewer than two choices, or its letters are several tokens each.
             Cancelled: `cancel` said so.
         """
 

@@ -29,7 +29,19 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
-from compression.backends.base import Architecture, Generation, ModelCard, Probe, Prompt, Seconds, SequenceLayout
+from compression.backends.asking import ask, give
+from compression.backends.base import (
+    NO_INTERVENTION,
+    Architecture,
+    Generation,
+    Given,
+    Intervention,
+    ModelCard,
+    Probe,
+    Prompt,
+    Seconds,
+    SequenceLayout,
+)
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import tapped
 from compression.backends.prefill import asked, cut_layer, prefill
@@ -238,7 +250,9 @@ class LlavaBackend:
             )
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
-        return Prompt(question, tuple(choices), str(text))
+        at = str(text).rfind(asked)
+        listed = (at + len(question), at + len(asked)) if choices and at >= 0 else None
+        return Prompt(question, tuple(choices), str(text), options=listed)
 
     def embed_question(self, prompt: Prompt) -> Tensor:
         """The question's words in the language model's embeddings, [words, dim]."""
@@ -259,6 +273,17 @@ class LlavaBackend:
         return torch.tensor([ids], device=self.device), layout
 
     # ------------------------------------------------------------------ surgery
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """What turns word ids into embeddings."""
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
+
+    def unembed(self, hidden: Tensor, *, norm: bool = True) -> Tensor:
+        """Logits [..., vocabulary] of hidden states [..., dim] by the final norm and the head (logit lens)."""
+        logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(hidden) if norm else hidden)
+        return logits
+
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """The language model's layers in order."""
@@ -331,6 +356,24 @@ class LlavaBackend:
             ),
             notices=prompt.notices,
         )
+
+    def give(self, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, seed: int = 0) -> Given:
+        """Let a strategy decide, and freeze it; see `VLM.give`."""
+        self.check(plan, len(tokens))
+        return give(self, tokens, prompt, plan, seed=seed)
+
+    def ask(
+        self,
+        given: Given,
+        prompts: Sequence[Prompt],
+        *,
+        intervention: Intervention = NO_INTERVENTION,
+        layers: bool = False,
+        lens_norm: bool = True,
+        cancel: Cancel | None = None,
+    ) -> list[NDArray[np.float64]]:
+        """Ask about a frozen picture; see `VLM.ask`."""
+        return ask(self, given, prompts, intervention=intervention, layers=layers, lens_norm=lens_norm, cancel=cancel)
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

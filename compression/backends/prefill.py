@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -59,12 +59,16 @@ class Pass:
         cache: The library's key-value cache.
         entering: What entered the language model.
         selection: What was left after its last layer.
+        features: Float [outputs, dim] of the outputs that entered.
+        acts: Layer -> what the step before it decided about the visual tokens that were there.
     """
 
     logits: Tensor
     cache: Any
     entering: Selection
     selection: Selection
+    features: Tensor
+    acts: Mapping[int, Selection]
     tokens_per_layer: tuple[int, ...]
     sequence_per_layer: tuple[int, ...]
     compress_seconds: float
@@ -72,14 +76,19 @@ class Pass:
 
 
 @dataclass
-class _Inside:
-    """The steps inside the language model, and what they have done so far in this pass."""
+class Inside:
+    """The steps inside the language model, and what they have done so far in this pass.
+
+    A step whose decision is in `frozen` repeats it; every decision is noted in `acts`.
+    """
 
     steps: dict[int, Step]  # by the layer before which each acts
     grid: TokenGrid
     context: Context
     layout: SequenceLayout
     selection: Selection
+    frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
+    acts: dict[int, Selection] = field(default_factory=dict)  # by layer
     rows: dict[int, Tensor] = field(default_factory=dict)  # layer -> [heads, query, key]
     seconds: float = 0.0
     tokens_per_layer: list[int] = field(default_factory=list)
@@ -90,13 +99,21 @@ class _Inside:
         keep = None
         if layer in self.steps:
             began = time.perf_counter()
-            keep = self._compress(self.steps[layer], layer, hidden)
+            keep = self._cut(layer, hidden)
             self.seconds += time.perf_counter() - began
         self.tokens_per_layer.append(len(self.layout.visual))
         self.sequence_per_layer.append(self.layout.length)
         return keep
 
-    def _compress(self, step: Step, layer: int, hidden: Tensor) -> Tensor:
+    def _cut(self, layer: int, hidden: Tensor) -> Tensor:
+        decision = self.frozen[layer] if layer in self.frozen else self._decide(self.steps[layer], layer, hidden)
+        self.acts[layer] = decision
+        dropped = np.setdiff1d(np.arange(len(self.layout.visual)), decision.anchor)
+        positions, self.layout = without(self.layout, dropped)
+        self.selection = self.selection.then(decision)
+        return torch.from_numpy(positions).to(hidden.device)
+
+    def _decide(self, step: Step, layer: int, hidden: Tensor) -> Selection:
         if layer - 1 not in self.rows:
             raise AttentionUnavailable(
                 f"layer {layer - 1} gave no attention rows; the language model must use {attention.NAME}"
@@ -104,15 +121,11 @@ class _Inside:
         total, present = len(self.grid), len(self.layout.visual)
         keep = min(present, kept_after_cut(asked(step, total), total, layer, self.context.layers))
         visual = torch.from_numpy(self.layout.visual).to(hidden.device)
-        decision = step.compressor.compress(
+        return step.compressor.compress(
             VisualTokens(hidden[0, visual], self.grid, np.arange(present)),
             keep,
             replace(self.context, layer=layer, attention=self.rows[layer - 1][:, :, visual]),
         )
-        dropped = np.setdiff1d(np.arange(present), decision.anchor)
-        positions, self.layout = without(self.layout, dropped)
-        self.selection = self.selection.then(decision)
-        return torch.from_numpy(positions).to(hidden.device)
 
 
 def asked(step: Step, total: int) -> int:
@@ -165,13 +178,7 @@ def prefill(
     """
     stop_if(cancel)
     layers = family.architecture.layers
-    context = Context(
-        question=prompt.question,
-        seed=seed,
-        text=family.embed_question(prompt),
-        layers=layers,
-        router=family.router,
-    )
+    context = context_of(family, prompt, seed)
     synchronise(family.device)
     start = time.perf_counter()
     entering, features = compress_before(family, tokens, plan, context)
@@ -179,7 +186,7 @@ def prefill(
     compressed = time.perf_counter()
     blocks = blocks_of(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
-    inside = _Inside(
+    inside = Inside(
         steps={cut_layer(step, layers): step for step in plan.steps if step.stage is Stage.DECODER},
         grid=tokens.grid,
         context=context,
@@ -213,10 +220,23 @@ def prefill(
         cache=output.past_key_values,
         entering=entering,
         selection=entering.then(inside.selection) if inside.steps else entering,
+        features=features,
+        acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
+    )
+
+
+def context_of(family: Family, prompt: Prompt, seed: int) -> Context:
+    """What a compressor may look at beside the visual tokens."""
+    return Context(
+        question=prompt.question,
+        seed=seed,
+        text=family.embed_question(prompt),
+        layers=family.architecture.layers,
+        router=family.router,
     )
 
 

@@ -54,19 +54,22 @@ def lay_out(
     Raises:
         InvalidQuestion: the prompt does not have one placeholder per view.
     """
-    start, end = question_span(prompt)
     text = prompt.text.replace(PLACEHOLDER, picture, 1)
-    if 0 <= prompt.text.find(PLACEHOLDER) < start:
-        start, end = (edge + len(picture) - len(PLACEHOLDER) for edge in (start, end))
+    spans = {"question": question_span(prompt), "options": prompt.options or (0, 0)}
+    for name, (start, end) in spans.items():
+        if 0 <= prompt.text.find(PLACEHOLDER) < start:
+            longer = len(picture) - len(PLACEHOLDER)
+            spans[name] = (start + longer, end + longer)
     coded = tokenizer(text, return_offsets_mapping=True)
     ids: list[int] = []
     visual: list[int] = []
-    question: list[int] = []
+    words: dict[str, list[int]] = {name: [] for name in spans}
     view = 0
     for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
         if token != image_id:
-            if left < end and right > start:
-                question.append(len(ids))
+            for name, (start, end) in spans.items():
+                if left < end and right > start:
+                    words[name].append(len(ids))
             ids.append(token)
             continue
         if view < len(blocks):
@@ -81,8 +84,9 @@ def lay_out(
         length=len(ids),
         visual=np.array(visual, dtype=np.int64),
         outputs=np.concatenate(blocks),
-        question=np.array(question, dtype=np.int64),
+        question=np.array(words["question"], dtype=np.int64),
         answer=len(ids) - 1,
+        options=np.array(words["options"], dtype=np.int64),
     )
     return ids, layout
 
@@ -104,5 +108,6 @@ def without(layout: SequenceLayout, dropped: NDArray[np.int64]) -> tuple[NDArray
         outputs=layout.outputs[left],
         question=moved[layout.question],
         answer=int(moved[layout.answer]),
+        options=moved[layout.options],
     )
     return np.flatnonzero(stays), shorter

@@ -177,7 +177,8 @@ class EmbeddedBackend(LlavaBackend):
                     f"{', '.join(answers) or 'yes, no, a colour, a number from zero to six'}"
                 )
         text = "<image> " + questions.prompt(asked)
-        start = text.index("question : ") + len("question : ")
+        start, stop = text.index("question : ") + len("question : "), text.rindex(" answer :")
+        listed = text.find(" options : ", start, stop)
         return Prompt(
             question=question,
             choices=tuple(_word(choice) or choice for choice in choices) or answers,
@@ -185,7 +186,8 @@ class EmbeddedBackend(LlavaBackend):
             family=family,
             task=task,
             notices=tuple(notices),
-            span=(start, text.rindex(" answer :")),
+            span=(start, stop),
+            options=(listed + 1, stop) if listed >= 0 else None,
         )
 
 
