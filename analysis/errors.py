@@ -3,6 +3,7 @@
     AnalysisError
     ├── NothingRecorded           a recording was asked for and no layer was heard
     ├── InvalidAnnotation         a questions.jsonl that cannot be read
+    ├── InvalidInformation        passes or samples from which no information can be estimated
     └── ImageError
         ├── MissingImage          no readable file at the path
         ├── NotAnImage            the bytes are none of the allowed formats
@@ -30,6 +31,10 @@ class NothingRecorded(AnalysisError):
 
 class InvalidAnnotation(AnalysisError):
     """A questions.jsonl cannot be read."""
+
+
+class InvalidInformation(AnalysisError):
+    """Passes or samples from which no information can be estimated."""
 
 
 class ImageError(AnalysisError):

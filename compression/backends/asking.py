@@ -56,9 +56,9 @@ def give(family: Asked, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, see
     """
     if all(step.stage is Stage.ENCODER for step in plan.steps):
         entering, features = compress_before(family, tokens, plan, context_of(family, prompt, seed))
-        return Given(tokens, plan, entering, features, {})
+        return Given(tokens.grid, plan, entering, features, {})
     made = prefill(family, tokens, prompt, plan, seed=seed)
-    return Given(tokens, plan, made.entering, made.features, made.acts)
+    return Given(tokens.grid, plan, made.entering, made.features, made.acts)
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def ask(
         InvalidQuestion: a prompt has fewer than two choices, or its letters are several tokens each.
         Cancelled: `cancel` said so.
     """
-    blocks = blocks_of(given.entering, given.tokens.grid)
+    blocks = blocks_of(given.entering, given.grid)
     asked = [_Asked.of(family, given, prompt, blocks) for prompt in prompts]
     said: list[NDArray[np.float64]] = []
     at = 0
@@ -144,7 +144,7 @@ class _Asked:
                     raise InvalidQuestion(
                         f"the letter {choice!r} is {len(ids)} tokens for this model; offer the answers as words"
                     )
-        laid, layout = family.lay_out(prompt, blocks, given.tokens.grid)
+        laid, layout = family.lay_out(prompt, blocks, given.grid)
         every = tuple(int(one) for one in laid[0].tolist())
         start = int(layout.visual[-1]) + 1
         stem, last = every[start:], len(every) - start - 1
@@ -234,7 +234,7 @@ def _pass(
             for step in given.plan.steps
             if step.stage is Stage.DECODER
         },
-        grid=given.tokens.grid,
+        grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
         selection=Selection.prune(len(given.entering), np.arange(len(given.entering))),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Cancel, Plan
+from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -127,14 +128,14 @@ class Given:
     """What a language model was given of a picture, and what became of it inside.
 
     Args:
-        tokens: The picture's visual tokens, before any strategy.
+        grid: Where the picture's visual tokens lie, before any strategy.
         plan: The strategy.
         entering: What entered the language model.
         features: Float [outputs, dim] of what entered.
         acts: Layer -> decision of the step before it.
     """
 
-    tokens: VisualTokens
+    grid: TokenGrid
     plan: Plan
     entering: Selection
     features: Tensor
@@ -265,6 +266,9 @@ class VLM(Protocol):
             InvalidBudget: the plan's budget cannot be reached on these tokens.
             Cancelled: `cancel` said so.
         """
+
+    def embed_question(self, prompt: Prompt) -> Tensor:
+        """The question's words in the language model's embeddings, [words, dim]."""
 
     def give(self, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, seed: int = 0) -> Given:
         """Let a strategy decide about a picture with a question, and freeze what it decided.
