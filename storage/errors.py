@@ -14,7 +14,8 @@ StorageError
 │   ├── ArrayNotFound      the run did not record an array of that name
 │   ├── ComparisonNotFound
 │   ├── FailureNotFound
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── SpectrumNotFound
 ├── NotStorable            a value that cannot be stored and read back unchanged
 ├── AssetError
 │   ├── AssetMissing       the bytes of an image are not kept here, or not any more
@@ -83,6 +84,10 @@ class FailureNotFound(NotFound):
 
 class JobNotFound(NotFound):
     """No job of that id, or not the owner's."""
+
+
+class SpectrumNotFound(NotFound):
+    """No decomposition of that request, or not the owner's."""
 
 
 class NotStorable(StorageError):

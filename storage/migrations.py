@@ -20,7 +20,7 @@ from analysis.run import utc_now
 from storage.database import Database
 from storage.errors import StoreCorrupt, StoreReadOnly, StoreTooNew
 from storage.faults import translate_os
-from storage.schema import metadata, schema_steps
+from storage.schema import metadata, schema_steps, spectra, spectrum_arrays
 from storage.views import create_views
 
 
@@ -38,7 +38,13 @@ def create_all(connection: Connection) -> None:
     create_views(connection)
 
 
-STEPS = (Step("0001 first tables", create_all),)
+def add_spectra(connection: Connection) -> None:
+    """The tables of decompositions, and their view."""
+    metadata.create_all(connection, tables=[spectra, spectrum_arrays])
+    create_views(connection)
+
+
+STEPS = (Step("0001 first tables", create_all), Step("0002 decompositions", add_spectra))
 
 
 def applied_steps(connection: Connection) -> list[str]:

@@ -7,7 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, insert, or_, select, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from analysis.run import Run
 from storage import schema
@@ -64,7 +78,7 @@ class Runs:
                         f"the id {run.id} is taken by another run; stored runs never change, so make a new id"
                     )
                 return run.id
-            _add_arrays(connection, packed)
+            add_arrays(connection, packed)
             connection.execute(insert(schema.runs).values(run_row(summary)))
             connection.execute(insert(schema.run_records).values(run=run.id, record_json=record))
             for table, rows in (
@@ -205,13 +219,11 @@ class Runs:
 def delete_runs(connection: Connection, run_ids: list[str]) -> set[str]:
     """Delete runs with what only they used, and the comparisons that this empties; returns the images of the latter."""
     panes, comparisons = schema.panes, schema.comparisons
-    digests = list(connection.scalars(select(schema.run_arrays.c.digest).where(schema.run_arrays.c.run.in_(run_ids))))
     touched = list(connection.scalars(select(panes.c.comparison).where(panes.c.run.in_(run_ids)).distinct()))
     gone = {"run": None, "state": "cancelled", "reason": "The run of this pane was deleted."}
     connection.execute(update(panes).where(panes.c.run.in_(run_ids)).values(gone))
+    drop_arrays(connection, schema.run_arrays, schema.run_arrays.c.run, run_ids)
     connection.execute(delete(schema.runs).where(schema.runs.c.id.in_(run_ids)))
-    unused = ~exists().where(schema.run_arrays.c.digest == schema.arrays.c.digest)
-    connection.execute(delete(schema.arrays).where(schema.arrays.c.digest.in_(digests), unused))
     alive = exists().where(
         panes.c.comparison == comparisons.c.id, or_(panes.c.run.is_not(None), panes.c.state.in_(("waiting", "running")))
     )
@@ -247,7 +259,8 @@ def _filters(
     return and_(*chosen)
 
 
-def _add_arrays(connection: Connection, packed: Mapping[str, PackedArray]) -> None:
+def add_arrays(connection: Connection, packed: Mapping[str, PackedArray]) -> None:
+    """Store arrays that are not there yet."""
     by_digest = {array.digest: array for array in packed.values()}
     known = set(connection.scalars(select(schema.arrays.c.digest).where(schema.arrays.c.digest.in_(by_digest))))
     rows = [
@@ -257,6 +270,17 @@ def _add_arrays(connection: Connection, packed: Mapping[str, PackedArray]) -> No
     ]
     if rows:
         connection.execute(insert(schema.arrays), rows)
+
+
+def drop_arrays(connection: Connection, table: Table, key: Column[Any], ids: list[str]) -> None:
+    """Delete the names that runs or decompositions gave to arrays, and the arrays that then have none."""
+    digests = list(connection.scalars(select(table.c.digest).where(key.in_(ids))))
+    connection.execute(delete(table).where(key.in_(ids)))
+    unused = [
+        ~exists().where(names.c.digest == schema.arrays.c.digest)
+        for names in (schema.run_arrays, schema.spectrum_arrays)
+    ]
+    connection.execute(delete(schema.arrays).where(schema.arrays.c.digest.in_(digests), *unused))
 
 
 def _packed_arrays(connection: Connection, run_id: str, name: str | None = None) -> dict[str, PackedArray]:

@@ -5,6 +5,7 @@ runs ─┬─ run_records   everything of a run that is not an array
       ├─ choices       one row per answer to choose among
       └─ router        one row per stream of a route decision
 comparisons ── panes ── runs, failures
+spectra ─── spectrum_arrays ── arrays
 images                 bytes lie in files beside the store
 jobs
 schema_steps           which migrations were applied
@@ -235,6 +236,73 @@ panes = Table(
     ),
     Column("state", Words, nullable=False, comment="waiting, running, done, refused, failed or cancelled"),
     Index("ix_panes_run", "run"),
+)
+
+spectra = Table(
+    "spectra",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of storing"),
+    Column("id", Words, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", Words, nullable=False, comment="Whose decomposition it is; empty for local use"),
+    Column("is_sample", Boolean, nullable=False, comment="Whether it came with Keepmap and everyone may see it"),
+    Column("request", Words, nullable=False, comment="SHA-256 of the canonical JSON of what was asked, hex"),
+    Column("created_utc", Words, nullable=False, comment="ISO 8601 with seconds and Z"),
+    Column("model", Words, nullable=False, comment="As a user asks for it"),
+    Column("model_revision", Words, nullable=False, comment="SHA-256 over the weight files, hex"),
+    Column("strategy", Words, nullable=False, comment="Canonical strategy text"),
+    Column("strategy_name", Words, nullable=False, comment="Registry key of the strategy"),
+    Column("budget", Double, comment="As written: a ratio up to 1, or a count; NULL where the router chose"),
+    Column("question_family", Words, nullable=False, comment="Family of the questions; empty for several"),
+    Column("task", Words, nullable=False, comment="Template of the questions; empty for several"),
+    Column("layer", Integer, comment="Language-model layer read by the logit lens; NULL for the answer itself"),
+    Column("checkpoint", Integer, comment="Training step; NULL for the finished model"),
+    Column("n", Integer, nullable=False, comment="Rows of beliefs: samples, or pairs of them when shuffled"),
+    Column("samples", Integer, nullable=False, comment="Questions about pictures"),
+    Column("measure", Words, nullable=False, comment="Of the decomposition, such as broja"),
+    Column("estimator", Words, nullable=False, comment="How beliefs became a decomposition"),
+    Column("intervention", Words, nullable=False, comment="What stood in for the source that a pass left out"),
+    Column("selection", Words, nullable=False, comment="frozen, or rerun where the strategy decided in every pass"),
+    Column("gate", Double, nullable=False, comment="Mass on the choices below which a belief counts as uniform"),
+    Column("redundancy_bits", Double, nullable=False, comment="Told by picture alone and by question alone"),
+    Column("unique_vision_bits", Double, nullable=False, comment="Told by the picture only"),
+    Column("unique_language_bits", Double, nullable=False, comment="Told by the question only"),
+    Column(
+        "synergy_bits",
+        Double,
+        nullable=False,
+        comment="Told by both together only; negative if incoherent",
+    ),
+    Column("total_bits", Double, nullable=False, comment="Mutual information of both sources and the answer"),
+    Column("lower_bits", Double, nullable=False, comment="Proven lower bound of the union information"),
+    Column("upper_bits", Double, nullable=False, comment="Proven upper bound of the union information"),
+    Column("ci_low_json", Words, nullable=False, comment="Lower end of each atom's interval, JSON object"),
+    Column("ci_high_json", Words, nullable=False, comment="Upper end of each atom's interval, JSON object"),
+    Column("gated_fraction_json", Words, nullable=False, comment="Share of beliefs below the gate, JSON object"),
+    Column("incoherence_bits", Double, nullable=False, comment="By which the tables are no marginals of one joint"),
+    Column("seed", BigInteger, nullable=False, comment="Of pairs, noise and resampling"),
+    Column("retention_ratio", Double, nullable=False, comment="Mean share of the visual tokens that were processed"),
+    Column("accuracy", Double, comment="Share of right answers; NULL where they are not known"),
+    Column("accuracy_blind", Double, comment="Share of right answers without the picture; NULL where not known"),
+    Column("choice_mass", Double, nullable=False, comment="Mean probability that the choices cover"),
+    Column("labels_json", Words, nullable=False, comment="Short labels such as reconstruction, JSON list"),
+    Column("record_json", Words, nullable=False, comment="The whole decomposition, JSON object"),
+    Index("ix_spectra_request", "request"),
+    Index("ix_spectra_owner", "owner", "number"),
+)
+
+spectrum_arrays = Table(
+    "spectrum_arrays",
+    metadata,
+    Column(
+        "spectrum",
+        Words,
+        ForeignKey("spectra.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="Id of the decomposition of the answer itself",
+    ),
+    Column("name", Words, primary_key=True, comment="Name of the array, such as full"),
+    Column("digest", Words, ForeignKey("arrays.digest"), nullable=False, comment="Which array"),
+    Index("ix_spectrum_arrays_digest", "digest"),
 )
 
 jobs = Table(

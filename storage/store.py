@@ -16,6 +16,7 @@ from storage.failures import Failures
 from storage.jobs import Jobs
 from storage.migrations import migrate
 from storage.runs import Runs
+from storage.spectra import Spectra
 
 DEFAULT_URL = "sqlite:///keepmap.db"
 
@@ -23,8 +24,10 @@ MEMORY_FOLDER = "keepmap-assets-of-memory-"
 """How the folder is called that holds the images of a store in memory, until that is closed."""
 
 
-class Store(Runs, Comparisons, Failures, Jobs):
-    """Runs, comparisons, failures, jobs and images behind one address; threads may share it. `open_store` makes it.
+class Store(Runs, Comparisons, Failures, Jobs, Spectra):
+    """Runs, comparisons, failures, jobs, decompositions and images behind one address; threads may share it.
+
+    `open_store` makes it.
 
     Args:
         database: Where the rows are.

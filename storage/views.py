@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from storage.schema import choices, failures, router, runs
+from storage.schema import choices, failures, router, runs, spectra
 
 # fmt: off
 RUN_COLUMNS = (
@@ -26,6 +26,15 @@ TOKEN_COLUMNS = (
 
 ROUTER_COLUMNS = ("run", "stage", "layer", "stream", "share", "lambda", "rho", "score", "threshold")
 """The columns of `v_router` in order."""
+
+PID_COLUMNS = (
+    "pid", "model", "strategy", "budget", "question_family", "task", "layer", "checkpoint", "n", "measure",
+    "estimator", "intervention", "gate", "redundancy_bits", "unique_vision_bits", "unique_language_bits",
+    "synergy_bits", "total_bits", "lower_bits", "upper_bits", "ci_low_json", "ci_high_json", "gated_fraction_json",
+    "incoherence_bits", "seed", "request", "created_utc", "model_revision", "strategy_name", "selection", "samples",
+    "retention_ratio", "accuracy", "accuracy_blind", "choice_mass", "labels_json",
+)
+"""The columns of `v_pid` in order."""
 # fmt: on
 
 VIEWS: dict[str, Select[Any]] = {
@@ -38,6 +47,7 @@ VIEWS: dict[str, Select[Any]] = {
         choices.c.is_expected,
     ),
     "v_router": select(*[router.c[name] for name in ROUTER_COLUMNS]),
+    "v_pid": select(*[spectra.c.id.label("pid") if name == "pid" else spectra.c[name] for name in PID_COLUMNS]),
     "v_failures": select(
         failures.c.id.label("failure"),
         failures.c.request_json,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run
+from analysis.spectrum import ATOMS, Interval, Method, Spectrum
 from compression.backends.base import Seconds
 from compression.grid import Box, TokenGrid, View
 from compression.selection import Fate, RouterDecision, Selection
@@ -271,3 +272,40 @@ def make_image_file(folder: Path, seed: int = 0, size: tuple[int, int] = (256, 2
     path = folder / f"scene-{seed:03}.png"
     Image.fromarray(pixels).save(path)
     return path
+
+
+def make_spectrum(seed: int = 0) -> Spectrum:
+    """A decomposition of `dualcomp@0.25`, different for every seed."""
+    draw = np.random.default_rng(seed)
+    values = dict(zip(ATOMS, draw.dirichlet(np.ones(4)).tolist(), strict=True))
+    return Spectrum(
+        id=f"{seed:032x}",
+        created_utc="2026-01-02T03:04:05Z",
+        request=hashlib.sha256(f"spectrum {seed}".encode()).hexdigest(),
+        model=ModelRef("embedded", "embedded", "a" * 64, 6, 2_000_000),
+        strategy="dualcomp@0.25",
+        budget=0.25,
+        family="scene-geometric",
+        task="quarter",
+        layer=None,
+        checkpoint=None,
+        samples=64,
+        n=512,
+        method=Method("broja", "posterior clouds", "shuffled", "frozen", 0.3, 8, 0, 0, "bca", 0.95, 1000),
+        atoms={name: Interval(value, value - 0.05, value + 0.05) for name, value in values.items()},
+        total=Interval(1.0, 0.9, 1.1),
+        lower=0.7,
+        upper=0.7000001,
+        gated={"full": 0.0, "vision": 0.25, "language": 0.125},
+        incoherence=0.0,
+        coherence={},
+        retention=0.25,
+        accuracy=0.75,
+        accuracy_blind=0.25,
+        choice_mass=0.99,
+        reference="f" * 32,
+        differences={"synergy": Interval(-0.5, -0.6, -0.4), "redundancy": Interval(0.0, 0.0, 0.1, True)},
+        labels=("reconstruction: router by rule",),
+        notices=("The model put little on the choices.",),
+        environment={"keepmap": "0.1.0"},
+    )

@@ -19,6 +19,11 @@ PUBLISHED = {
     "v_choices": "run, choice, text, probability, is_expected",
     "v_router": "run, stage, layer, stream, share, lambda, rho, score, threshold",
     "v_failures": "failure, request_json, stage, reason, created_utc",
+    "v_pid": (
+        "pid, model, strategy, budget, question_family, task, layer, checkpoint, n, measure, estimator, intervention, "
+        "gate, redundancy_bits, unique_vision_bits, unique_language_bits, synergy_bits, total_bits, lower_bits, "
+        "upper_bits, ci_low_json, ci_high_json, gated_fraction_json, incoherence_bits, seed"
+    ),
 }
 PUBLISHED_TOKENS = "run, token, row, col, view, left, top, right, bottom, fate, target, score, attention"
 
