@@ -30,6 +30,7 @@ _PATTERNS = {"redundancy": "x", "unique_vision": "", "unique_language": "/", "sy
 _MARKS = {"redundancy": "x", "unique_vision": "circle", "unique_language": "square", "synergy": "diamond"}
 _DASHES = {"redundancy": "dot", "unique_vision": "solid", "unique_language": "dash", "synergy": "dashdot"}
 _BAR, _HEAD, _FOOT = 26, 30, 66  # pixels
+_HAIR = 0.004  # bits: a narrower interval is no wider than its own line
 REGIMES = {
     "question": "Answer in the question alone",
     "picture": "Answer in the picture alone",
@@ -81,36 +82,27 @@ def spectrum(spectra: Sequence[Spectrum], *, dark: bool = False) -> go.Figure:
     figure = _blocks([(title, len(group)) for title, group in groups], colours)
     widest = max([one.total.value for one in spectra] + [0.1])
     for row, (_, group) in enumerate(groups, 1):
-        labels = _places(group)
-        for atom in ATOMS:
+        ends = [0.0] * len(group)
+        for number, atom in enumerate(ATOMS):
             parts = [one.atoms[atom] for one in group]
+            ends = [end + part.value for end, part in zip(ends, parts, strict=True)]
+            figure.add_trace(_bars(atom, parts, colours, in_legend=row == 1), row=row, col=1)
+            # Whiskers of one bar on four lines: three of them often end in the same place.
+            clear = [place for place, part in enumerate(parts) if part.high - part.low > _HAIR]
             figure.add_trace(
-                go.Bar(
-                    x=[part.value for part in parts],
-                    y=labels,
-                    orientation="h",
-                    name=WORDS[atom],
-                    legendgroup=atom,
-                    showlegend=row == 1,
-                    width=0.62,
-                    marker={
-                        "color": colours[_COLOURS[atom]],
-                        "line": {"color": colours["paper"], "width": 1},
-                        "pattern": {
-                            "shape": _PATTERNS[atom],
-                            "size": 5,
-                            "solidity": 0.25,
-                            "fgcolor": colours["paper"],
-                            "fgopacity": 0.8,
-                        },
-                    },
-                    error_x=_whiskers(parts, colours["ink"]),
-                    customdata=[said(part) for part in parts],
-                    hovertemplate=f"{WORDS[atom]} %{{customdata}}<extra></extra>",
+                go.Scatter(
+                    x=[ends[place] for place in clear],
+                    y=[place + (number - 1.5) * 0.17 for place in clear],
+                    mode="markers",
+                    marker={"size": 1, "color": colours["ink"]},
+                    error_x=_whiskers([parts[place] for place in clear], colours["ink"]),
+                    showlegend=False,
+                    hoverinfo="skip",
                 ),
                 row=row,
                 col=1,
             )
+        _name_rows(figure, group, row)
     figure.update_layout(barmode="relative")
     figure.update_xaxes(range=[min(0.0, _lowest(spectra)) - 0.02 * widest, widest * 1.12])
     return figure
@@ -143,13 +135,7 @@ def differences(spectra: Sequence[Spectrum], *, dark: bool = False) -> go.Figure
                 row=row,
                 col=1,
             )
-        figure.update_yaxes(
-            tickvals=list(range(len(group))),
-            ticktext=[escaped(short(name_of(one), 26)) for one in group],
-            range=[len(group) - 0.5, -0.5],
-            row=row,
-            col=1,
-        )
+        _name_rows(figure, group, row)
     figure.update_xaxes(range=[-1.1 * reach, 1.1 * reach], zeroline=True, zerolinecolor=colours["ink-3"])
     return figure
 
@@ -183,6 +169,7 @@ def curves(
                 go.Scatter(
                     x=places + places[::-1],
                     y=[part.high for part in parts] + [part.low for part in parts][::-1],
+                    mode="lines",
                     fill="toself",
                     fillcolor=_faint(colour),
                     line={"width": 0},
@@ -212,9 +199,11 @@ def curves(
     figure.update_layout(layout(colours, height=_FOOT + 230 * max(len(panels), 1)))
     figure.update_layout(legend=_legend(), margin={"l": 8, "r": 24, "t": 34, "b": 60})
     title = "Layer of the language model, from 1" if along == "layer" else "Training step, logarithmic"
+    ticks = sorted({_place(one, along) for _, points in panels for one in points})
     figure.update_xaxes(
         type="linear" if along == "layer" else "log",
-        dtick=1 if along == "layer" else "D2" if len(panels) == 0 else None,
+        tickvals=ticks,
+        ticktext=[f"{tick:,}" for tick in ticks],
         fixedrange=True,
         showgrid=False,
         color=colours["ink-3"],
@@ -278,8 +267,8 @@ def curve_table(panels: Sequence[tuple[str, Sequence[Spectrum]]], along: str) ->
     for title, points in panels:
         rows.append(_group_row(title, len(heads)))
         for one in points:
-            cells = [*(_with_interval(one.atoms[atom]) for atom in ATOMS), _with_interval(one.total)]
-            cells.append("–" if one.accuracy is None else percent(one.accuracy, 0))
+            right = "–" if one.accuracy is None else percent(one.accuracy, 0)
+            cells = [*(_with_interval(one.atoms[atom]) for atom in ATOMS), _with_interval(one.total), right]
             rows.append(_row(f"{_place(one, along):,}", cells))
     return _table(f"Atoms in bits along the {'layers' if along == 'layer' else 'training'}", heads, rows)
 
@@ -338,7 +327,7 @@ def _blocks(groups: Sequence[tuple[str, int]], colours: dict[str, str]) -> go.Fi
     figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=colours["line"], zeroline=True,
                         zerolinecolor=colours["ink-3"], color=colours["ink-3"])  # fmt: skip
     figure.update_xaxes(title={"text": "bits", "font": {"size": 12}}, row=len(sizes), col=1)
-    figure.update_yaxes(fixedrange=True, showgrid=False, color=colours["ink-2"], automargin=True, autorange="reversed")
+    figure.update_yaxes(fixedrange=True, showgrid=False, zeroline=False, color=colours["ink-2"], automargin=True)
     _left_titles(figure, colours)
     return figure
 
@@ -361,15 +350,41 @@ def _legend() -> dict[str, object]:
     }
 
 
-def _places(group: Sequence[Spectrum]) -> list[str]:
-    """Row labels; equal ones are told apart by a trailing space each."""
-    seen: dict[str, int] = {}
-    labels = []
-    for one in group:
-        label = escaped(short(name_of(one), 26))
-        seen[label] = seen.get(label, 0) + 1
-        labels.append(label + " " * (seen[label] - 1))
-    return labels
+def _bars(atom: str, parts: Sequence[Interval], colours: dict[str, str], *, in_legend: bool) -> go.Bar:
+    """The segments of one atom, told apart by colour and pattern."""
+    return go.Bar(
+        x=[part.value for part in parts],
+        y=list(range(len(parts))),
+        orientation="h",
+        name=WORDS[atom],
+        legendgroup=atom,
+        showlegend=in_legend,
+        width=0.66,
+        marker={
+            "color": colours[_COLOURS[atom]],
+            "line": {"color": colours["paper"], "width": 1},
+            "pattern": {
+                "shape": _PATTERNS[atom],
+                "size": 6,
+                "solidity": 0.22,
+                "fgcolor": colours["paper"],
+                "bgcolor": colours[_COLOURS[atom]],
+            },
+        },
+        customdata=[said(part) for part in parts],
+        hovertemplate=f"{WORDS[atom]} %{{customdata}}<extra></extra>",
+    )
+
+
+def _name_rows(figure: go.Figure, group: Sequence[Spectrum], row: int) -> None:
+    figure.update_yaxes(
+        tickvals=list(range(len(group))),
+        ticktext=[escaped(short(name_of(one), 26)) for one in group],
+        range=[len(group) - 0.5, -0.5],
+        ticklabelstandoff=10,
+        row=row,
+        col=1,
+    )
 
 
 def _whiskers(parts: Sequence[Interval], colour: str) -> dict[str, object]:

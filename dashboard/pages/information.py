@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +185,7 @@ def _spectrum(answers: list[Spectrum], *, dark: bool) -> list[Any]:
         "Each bar adds up to what picture and question together tell about the answer. Whiskers are intervals of "
         "the single atoms.",
         answers,
+        brief=False,
     )
     table = spectra.spectrum_table(answers)
     return [str(head), gr.update(value=for_page(spectra.spectrum(answers, dark=dark)), visible=True), str(table)]
@@ -234,15 +235,20 @@ def _empty() -> list[Any]:
     return ["", gr.update(visible=False), ""]
 
 
-def _head(heading: str, text: str, shown: Sequence[Spectrum]) -> Markup:
+def _head(heading: str, text: str, shown: Sequence[Spectrum], *, brief: bool = True) -> Markup:
     """Heading, what the figure says, and the conditions under which its numbers hold."""
     return Markup('<div class="figure-head"><h2>{}</h2><p>{}</p><p class="under">{}</p>{}</div>').format(
-        heading, text, conditions(shown), _labels(shown)
+        heading, text, conditions(shown, brief=brief), EMPTY if brief else _labels(shown)
     )
 
 
-def conditions(shown: Sequence[Spectrum]) -> str:
-    """Estimator, intervention, n, gate, incoherence, intervals: what every figure states."""
+def conditions(shown: Sequence[Spectrum], *, brief: bool = False) -> str:
+    """Estimator, intervention, n, gate, incoherence, intervals: what every figure states.
+
+    Args:
+        shown: What the figure shows.
+        brief: Whether the choices are named only and not explained.
+    """
     first = shown[0].method
     samples = _span([one.samples for one in shown])
     rows = _span([one.n for one in shown])
@@ -251,14 +257,18 @@ def conditions(shown: Sequence[Spectrum]) -> str:
     width = max(one.upper - one.lower for one in shown)
     said = [
         f"{first.measure.upper()} by {first.estimator}, certified to {width:.0e} bits",
-        f"{first.intervention}: {INTERVENTIONS.get(first.intervention, '').rstrip('.')}",
-        f"{first.selection}: {SELECTIONS.get(first.selection, '').rstrip('.')}",
+        _explained("intervention", first.intervention, INTERVENTIONS, brief=brief),
+        _explained("selection", first.selection, SELECTIONS, brief=brief),
         f"{samples} questions" + (f", {rows} pairs" if rows != samples else ""),
         f"beliefs with less than {first.gate:g} on the choices count as uniform, at most {gated:.1%} of them",
         f"incoherence up to {incoherence:.3f} bits",
         f"{first.level:.0%} intervals, {first.interval}, {first.replicates:,} replicates, seed {first.seed}",
     ]
     return ". ".join(part[0].upper() + part[1:] for part in said) + "."
+
+
+def _explained(what: str, name: str, meanings: Mapping[str, str], *, brief: bool) -> str:
+    return f"{what} {name}" if brief else f"{what} {name}: {meanings.get(name, '').rstrip('.')}"
 
 
 def _span(values: Sequence[int]) -> str:
@@ -315,7 +325,7 @@ def self_test() -> str:
         off = max(abs(one - other) for one, other in zip(found, gate.values, strict=True))
         worst = max(worst, off)
         cells = join(
-            Markup('<td>{}<small class="ci">{}</small></td>').format(f"{one:.6f}", f"{other:.6f}")
+            Markup('<td>{}<small class="ci">{}</small></td>').format(f"{round(one, 6) + 0.0:.6f}", f"{other:.6f}")
             for one, other in zip(found, gate.values, strict=True)
         )
         rows.append(
