@@ -17,14 +17,14 @@ ROUNDING = 64 * EPS
 def lower_bound(a: Array, b: Array, lam: Array, mu: Array, g: Array) -> Array:
     """Best value of the dual at these multipliers, made feasible: max Σaλ + Σbμ subject to g ≤ 0; [problems], nats.
 
-    `g [problems, first, second]` is log Σ_y exp(λ+μ) over the allowed labels, −inf where there is none. Every row λ_i is
-    lowered by max(0, max_j g_ij), and by the error with which g was rounded. The entropy H(Y) is not in it.
+    `g [problems, first, second]` is ln Σ_y exp(λ+μ) over the allowed labels, −inf where there is none. Every row λ_i
+    is lowered by max(0, max_j g_ij), and by the error with which g was rounded. The entropy H(Y) is not in it.
     """
     size = np.abs(lam).max((1, 2)) + np.abs(mu).max((1, 2)) + 8
     excess = np.maximum(g.max(2) + 8 * EPS * size[:, None], 0.0)
     terms = np.concatenate([(a * (lam - excess[..., None])).reshape(len(a), -1), (b * mu).reshape(len(a), -1)], axis=1)
     # Both pair tables share the label marginal only up to rounding, which weighs as much as the largest multiplier.
-    return terms.sum(1) - ROUNDING * (1 + np.abs(terms).sum(1)) - 4 * EPS * size * a.shape[2]
+    return np.asarray(terms.sum(1) - ROUNDING * (1 + np.abs(terms).sum(1)) - 4 * EPS * size * a.shape[2])
 
 
 def feasible(a: Array, b: Array, q: Array) -> Array:
@@ -48,4 +48,4 @@ def upper_bound(q: Array) -> Array:
     # Of a cell so small that its pair underflows, q ln(1) = 0 is the limit.
     ratio = np.divide(q, pairs, out=np.ones_like(q), where=(q > 0) & (pairs > 0))
     terms = (q * np.log(np.where(ratio > 0, ratio, 1.0))).reshape(len(q), -1)
-    return terms.sum(1) + ROUNDING * (1 + np.abs(terms).sum(1))
+    return np.asarray(terms.sum(1) + ROUNDING * (1 + np.abs(terms).sum(1)))

@@ -1,7 +1,7 @@
 """Canonical distributions whose atoms are known, to test measures and estimators with.
 
 The BROJA atoms are exact. Where they have a closed form it is written out; the decimals of the others, and the
-redundancies of I_min, MMI and I_CCS, are those of two independent public implementations (dit, BROJA_2PID; I_CCS of one).
+redundancies of I_min, MMI and I_CCS, are those of public implementations (dit, BROJA_2PID; I_CCS of one only).
 
 Sources: AND, XOR, UNQ, RDN, RDNXOR, RDNUNQXOR, IMPERFECTRDN: Griffith & Koch, Quantifying synergistic mutual
 information, 2014, arXiv:1205.4265. BOOM, NOTTWO, PNTUNQ, DIFF, REDUCEDOR: as collected in James, Emenheiser,

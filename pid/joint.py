@@ -20,13 +20,13 @@ NORMALISATION_TOLERANCE = 1e-6
 
 
 def xlogx(p: Array) -> Array:
-    """p log2 p elementwise in bits, 0 where p is 0."""
+    """Values of p log2 p elementwise in bits, 0 where p is 0."""
     return np.asarray(p * np.log2(np.where(p > 0, p, 1.0)))
 
 
 def entropy(p: Array, axes: int = 1) -> Array:
     """Shannon entropy in bits over the last `axes` axes; of a measure that sums to t it is −Σ p log2 p."""
-    return -xlogx(p).reshape(*p.shape[: p.ndim - axes], -1).sum(-1)
+    return np.asarray(-xlogx(p).reshape(*p.shape[: p.ndim - axes], -1).sum(-1))
 
 
 def mutual_information(pairs: Array) -> Array:
@@ -40,7 +40,7 @@ def mutual_information(pairs: Array) -> Array:
     ratio = np.divide(outer, pairs, out=np.ones_like(pairs), where=positive)
     # A product of two marginals may underflow to 0 beside a cell that does not; it then adds nothing that counts.
     terms = np.where(positive, -pairs * np.log(np.where(ratio > 0, ratio, 1.0)) - pairs, 0.0) + outer
-    return np.maximum(terms.reshape(*pairs.shape[:-2], -1).sum(-1), 0.0) / np.log(2)
+    return np.asarray(np.maximum(terms.reshape(*pairs.shape[:-2], -1).sum(-1), 0.0) / np.log(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +76,17 @@ class Joint:
     @cached_property
     def first(self) -> Array:
         """p(x1, y) [first, labels]."""
-        return self.table.sum(1)
+        return np.asarray(self.table.sum(1))
 
     @cached_property
     def second(self) -> Array:
         """p(x2, y) [second, labels]."""
-        return self.table.sum(0)
+        return np.asarray(self.table.sum(0))
 
     @cached_property
     def labels(self) -> Array:
         """p(y) [labels]."""
-        return self.table.sum((0, 1))
+        return np.asarray(self.table.sum((0, 1)))
 
     @cached_property
     def information_1(self) -> float:

@@ -111,7 +111,7 @@ def _root_of_diagonal(blocks: Array) -> Array:
 
 
 def _inverse_factor(matrices: Array, active: Mask) -> Array:
-    """L⁻¹ with L Lᵀ the matrices of unit diagonal; rows and columns that are not active become those of the identity."""
+    """L⁻¹ with L Lᵀ the matrices of unit diagonal; what is not active becomes a part of the identity."""
     place = np.arange(matrices.shape[-1])
     matrices[..., place, place] += np.where(active, 0.0, 1.0)
     for ridge in RIDGES:

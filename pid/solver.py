@@ -134,7 +134,7 @@ class _Path:
 
 
 def _log_sum(lam: Array, mu: Array, allowed: Mask) -> tuple[Array, Array]:
-    """g = ln Σ_y exp(λ+μ) over the allowed labels, −inf where there are none, and r = softmax_y, 0 where not allowed."""
+    """(g, r): ln Σ_y exp(λ+μ) over the allowed labels, −inf where there are none, and softmax_y, 0 where forbidden."""
     z = lam[:, :, None, :] + mu[:, None, :, :]
     if not allowed.all():
         z = np.where(allowed, z, -np.inf)
@@ -222,4 +222,4 @@ def _advance(path: _Path, caution: int) -> None:
 def _length(x: Array, dx: Array, reach: float) -> Array:
     """Step length per problem, at most 1, that goes `reach` of the way to where x + step·dx leaves the positive."""
     ratio = np.divide(-x, dx, out=np.full_like(x, np.inf), where=dx < 0)
-    return np.minimum(1.0, reach * ratio.min((1, 2)))[:, None, None]
+    return np.asarray(np.minimum(1.0, reach * ratio.min((1, 2)))[:, None, None])

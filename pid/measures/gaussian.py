@@ -62,7 +62,7 @@ def gaussian(covariance: ArrayLike, sizes: tuple[int, int, int]) -> Atoms:
 
 def _read(covariance: ArrayLike, sizes: tuple[int, int, int]) -> Array:
     sigma = np.array(covariance, dtype=np.float64)
-    if len(sizes) != 3 or min(sizes) < 1 or sigma.shape != (sum(sizes), sum(sizes)):
+    if min(sizes) < 1 or sigma.shape != (sum(sizes), sum(sizes)):
         raise InvalidCovariance(
             f"a covariance of shape {sigma.shape} does not fit the sizes {tuple(sizes)}; it must be square, with "
             "x1 + x2 + y rows, each size at least 1"
