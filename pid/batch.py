@@ -202,14 +202,13 @@ def sinkhorn(matrices: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, f
 
     Returns them with the share of labels whose columns end within 0.01 of what they should be, and the sweeps done.
     """
-    sweep, off = 0, torch.full((len(matrices),), float("inf"))
-    for sweep in range(1, SINKHORN_SWEEPS + 1):
+    sweeps, off = 0, torch.full((len(matrices),), float("inf"))
+    while sweeps < SINKHORN_SWEEPS and bool((off > SINKHORN_TOLERANCE).any()):
         matrices = matrices * (columns / matrices.sum(1).clamp_min(1e-30))[:, None, :]
         matrices = matrices * (rows / matrices.sum(2).clamp_min(1e-30))[:, :, None]
         off = (matrices.detach().sum(1) - columns).abs().amax(1)
-        if bool((off <= SINKHORN_TOLERANCE).all()):
-            break
-    return matrices, float((off <= SINKHORN_TOLERANCE).double().mean()), float(sweep)
+        sweeps += 1
+    return matrices, float((off <= SINKHORN_TOLERANCE).double().mean()), float(sweeps)
 
 
 def _divergence(rows: Array, labels: Array) -> Array:

@@ -28,7 +28,7 @@ class Bias:
 
     @property
     def corrected(self) -> float:
-        """raw − bias. Not clipped: below 0 it says that the estimate is within its bias."""
+        """What is left of the raw value. Not clipped: below 0 it says that the estimate is within its bias."""
         return self.raw - self.bias
 
 

@@ -41,9 +41,9 @@ def null_test(counts: ArrayLike, quantity: str, *, replicates: int = 999, seed: 
 
     Nulls, of the empirical p: "information_1" p(x1) p(x2,y), "information_2" p(x2) p(x1,y), "total" p(x1,x2) p(y), as
     if the label (or a source) had been permuted; "synergy" the coupling Q* that attains the union information, which
-    has the same pair marginals and no synergy; "unique_1" Q*(x2,y) Q*(x1|x2), in which x1 is a garbling of x2, and likewise
-    "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since one uninformative source suffices: the larger
-    p-value counts.
+    has the same pair marginals and no synergy; "unique_1" Q*(x2,y) Q*(x1|x2), in which x1 is a garbling of x2, and
+    likewise "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since one uninformative source suffices: the
+    larger p-value counts.
 
     Raises:
         InvalidTable: no table of counts.
