@@ -119,7 +119,7 @@ def _inverse_factor(matrices: Array, active: Mask) -> Array:
     for ridge in RIDGES:
         matrices[..., place, place] += ridge
         try:
-            return _inverse_triangle(np.linalg.cholesky(matrices))
+            return _inverse_triangle(np.asarray(np.linalg.cholesky(matrices), dtype=np.float64))
         except np.linalg.LinAlgError:
             continue
     raise SolverStalled("a Newton system could not be factored; merge symbols with nearly equal posteriors")

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pid.bootstrap import QUANTITIES, read_counts
+from pid.certificate import feasible
 from pid.errors import InvalidSetting
 from pid.joint import Array, mutual_information
 from pid.replicates import TableReplicator
 from pid.solver import solve
+
+SWEEPS = 500
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ def null_test(counts: ArrayLike, quantity: str, *, replicates: int = 999, seed: 
 
     Nulls, of the empirical p: "information_1" p(x1) p(x2,y), "information_2" p(x2) p(x1,y), "total" p(x1,x2) p(y), as
     if the label (or a source) had been permuted; "synergy" the coupling Q* that attains the union information, which
-    has the same pair marginals and no synergy; "unique_1" Q*(x2,y) Q*(x1|x2), in which x1 is a garbling of x2, and
-    likewise "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since one uninformative source suffices: the
-    larger p-value counts.
+    has the same pair marginals and no synergy; "unique_1" the p closest to the data in which x1 is a garbling of x2,
+    and likewise "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since one uninformative source
+    suffices: the larger p-value counts.
 
     Raises:
         InvalidTable: no table of counts.
@@ -103,10 +106,35 @@ def _without_synergy(p: Array) -> list[Array]:
 
 
 def _garbled(p: Array) -> list[Array]:
-    """Q*(x2, y) Q*(x1 | x2): whatever x1 tells, x2 tells too."""
+    """The likeliest p(x1,y) that is a garbling of p(x2,y), with x1 and x2 as dependent as in p.
+
+    Expectation–maximisation of Σ p(x1,y) ln Σ_x2 G(x1|x2) p(x2,y) over channels G, a concave problem. p is then scaled
+    to the pair marginals (Gb, b) label by label: how x1 and x2 err together decides what unique_1 is by chance.
+    """
+    a, b = p.sum(1), p.sum(0)
     pairs = _coupling(p).sum(2)
-    given = np.divide(pairs, pairs.sum(0), out=np.zeros_like(pairs), where=pairs.sum(0) > 0)
-    return [given[..., None] * p.sum(0)[None]]
+    # A channel that starts at 0 stays there; the coupling is a good start, but not for every symbol.
+    channel = 0.9 * np.divide(pairs, pairs.sum(0), out=np.zeros_like(pairs), where=pairs.sum(0) > 0) + 0.1 / len(p)
+    channel /= channel.sum(0)
+    for _ in range(SWEEPS):
+        fitted = channel @ b
+        channel = channel * (np.divide(a, fitted, out=np.zeros_like(a), where=fitted > 0) @ b.T)
+        total = channel.sum(0)
+        channel = np.where(total > 0, channel / np.where(total > 0, total, 1.0), 1 / len(p))
+    return [_scaled(p, channel @ b, b)]
+
+
+def _scaled(p: Array, a: Array, b: Array) -> Array:
+    """P scaled in turn to the pair marginals a and b; a little of their product makes every scaling possible."""
+    labels = b.sum(0)
+    product = np.divide(a[:, None] * b[None], labels, out=np.zeros_like(p), where=labels > 0)
+    q = 0.999 * p + 0.001 * product
+    for _ in range(SWEEPS):
+        sums = q.sum(1)
+        q = q * np.divide(a, sums, out=np.zeros_like(a), where=sums > 0)[:, None]
+        sums = q.sum(0)
+        q = q * np.divide(b, sums, out=np.zeros_like(b), where=sums > 0)[None]
+    return np.asarray(feasible(a[None], b[None], q[None])[0])
 
 
 def _garbled_2(p: Array) -> list[Array]:
