@@ -85,9 +85,11 @@ class Resampling:
         """[replicates, samples]: groups drawn with replacement, as many as there are."""
         if self.counts is not None:
             return rng.multinomial(int(self.counts.sum()), self.weights, replicates).astype(np.float64)
-        return self._weighted(
-            rng, replicates, lambda size: rng.multinomial(size, np.full(size, 1 / size), replicates) + 0.0
-        )
+
+        def chosen(size: int) -> Array:
+            return rng.multinomial(size, np.full(size, 1 / size), replicates).astype(np.float64)
+
+        return self._weighted(rng, replicates, chosen)
 
     def subsamples(self, rng: np.random.Generator, replicates: int) -> Array:
         """[replicates, samples]: a quarter of the groups drawn without replacement."""

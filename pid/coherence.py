@@ -49,14 +49,14 @@ class Coherence:
 def calibrate(rows: Array, weights: Array, labels: Array) -> tuple[Array, Coherence]:
     """Rows [samples, options] whose weighted average is `labels` [options], and what it took.
 
-    Every label must have a positive probability. Rows that have the average already come back unchanged.
+    Rows that have the average already come back unchanged; of a label of probability 0 the column becomes 0.
 
     Raises:
         SolverStalled: the average stayed off by more than 1e-11.
     """
     before = weights @ rows
     used = before > 0
-    kl = float((before[used] * np.log2(before[used] / labels[used])).sum())
+    kl = float((before[used] * np.log2(before[used] / np.maximum(labels[used], FLOOR))).sum())
     if np.abs(before - labels).sum() / 2 <= ALIKE:
         return rows, Coherence(max(0.0, kl), 0.0, 0.0)
     moved, bias = fit(rows[None], weights[None], labels[None])

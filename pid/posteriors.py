@@ -112,7 +112,7 @@ class Posteriors:
         low = self.confidences < gate
         uniform = self.offered / self.offered.sum(1, keepdims=True)
         rows = np.where(low[..., None], uniform, self.rows)
-        fractions = (float((self.weights * one).sum()) for one in low)
+        fractions = (min(1.0, float((self.weights * one).sum())) for one in low)
         return Posteriors(rows, self.offered, self.weights, self.groups, self.confidences), ByPass(*fractions)
 
     def by_option_count(self) -> Iterator[tuple[int, Indices, Array]]:
