@@ -17,6 +17,7 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "dualcomp",
         "geollava8k",
         "visionzip",
+        "fastervlm",
         "divprune",
         "fastv",
         "uniform_grid",
