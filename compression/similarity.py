@@ -151,3 +151,30 @@ def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
         similar = torch.cat([torch.linalg.vecdot(part, unit[index.clamp_min(0)]) for part, index in parts])
         columns.append(torch.where(place >= 0, similar, -torch.inf))
     return torch.stack(columns, dim=1)
+
+
+def nearest_neighbours(features: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The `count` other tokens of highest cosine for some tokens, ascending int64 [rows, count]; ties: lower index.
+
+    Only `ROWS_AT_ONCE` rows of similarities exist at a time.
+
+    Args:
+        features: Float [tokens, dim].
+        rows: int64 [rows], the tokens whose neighbours are wanted.
+        count: How many; all others where there are fewer.
+    """
+    unit = unit_rows(features)
+    count = min(count, len(unit) - 1)
+    if count == 0:
+        return torch.empty(len(rows), 0, dtype=torch.int64, device=unit.device)
+    found = []
+    for part in torch.split(rows, ROWS_AT_ONCE):
+        similar = unit[part] @ unit.T
+        similar[torch.arange(len(part), device=unit.device), part] = -torch.inf
+        # `torch.topk` promises no order for equal values: it gives the least value that is in, ties are counted here.
+        least = similar.topk(count, dim=1).values[:, -1:]
+        above, level = similar > least, similar == least
+        room = count - above.sum(dim=1, keepdim=True)
+        inside = above | (level & (level.cumsum(dim=1) <= room))
+        found.append(inside.nonzero()[:, 1].reshape(len(part), count))
+    return torch.cat(found) if found else torch.empty(0, count, dtype=torch.int64, device=unit.device)

@@ -26,9 +26,7 @@ class Signal(StrEnum):
     CLS_FEATURE = "cls_feature"  # encoder output of each view's [CLS], [V, encoder dim]
     CLS_QUERY = "cls_query"  # query projection of [CLS] in the feature layer, whole width, no norm, [V, encoder dim]
     VALUES = "values"  # value projection of each patch in the feature layer, whole width, no norm, [N, encoder dim]
-    LAST_CLS_ATTENTION = (
-        "last_cls_attention"  # [CLS] row of the last layer, as a single head of the whole width, [N]
-    )
+    LAST_CLS_ATTENTION = "last_cls_attention"  # [CLS] row of the last layer, as a single head of the whole width, [N]
     LAST_KEYS = "last_keys"  # keys of the last layer, whole width, [N, encoder dim]
     TEXT = "text"  # embeddings of the question's words in the language model, [words, dim]
     TEXT_SIMILARITY = "text_similarity"  # cosine of each patch with the question in a joint space, [N]

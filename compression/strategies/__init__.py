@@ -9,6 +9,8 @@ from compression.strategies.fastervlm import FasterVLM
 from compression.strategies.fastv import FastV
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.identity import Identity
+from compression.strategies.prumerge import PruMerge
+from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.visionzip import VisionZip
@@ -18,6 +20,8 @@ CATALOGUE = Registry().register(
     DualComp,
     GeoLLaVA8K,
     VisionZip,
+    PruMerge,
+    PruMergePlus,
     FasterVLM,
     DivPrune,
     FastV,

@@ -17,6 +17,8 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "dualcomp",
         "geollava8k",
         "visionzip",
+        "prumerge",
+        "prumerge_plus",
         "fastervlm",
         "divprune",
         "fastv",

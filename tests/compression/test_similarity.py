@@ -13,6 +13,7 @@ from compression.similarity import (
     farthest_point,
     min_max,
     nearest_distance,
+    nearest_neighbours,
     neighbour_cosine,
     neighbours,
     stable_topk,
@@ -91,3 +92,19 @@ def test_neighbour_cosine_is_the_cosine_or_minus_infinity(monkeypatch: pytest.Mo
             place = table[token, slot]
             expected = whole[token, place] if place >= 0 else -np.inf
             np.testing.assert_allclose(found[token, slot], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 29, 40])
+def test_nearest_neighbours_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    features, rows = normal(30, 4), torch.tensor([3, 0, 29, 7, 8])
+    whole = cosine(features, features).fill_diagonal_(-torch.inf)
+    expected = [sorted(stable_topk(whole[row], min(count, 29)).tolist()) for row in rows]
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 2)
+    assert nearest_neighbours(features, rows, count).tolist() == expected
+
+
+def test_of_equally_near_neighbours_the_first_are_taken() -> None:
+    found = nearest_neighbours(
+        torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.arange(5), 2
+    )
+    assert found.tolist() == [[2, 3], [0, 2], [0, 3], [0, 2], [0, 2]]
