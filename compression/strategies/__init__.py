@@ -14,6 +14,7 @@ from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.visionzip import VisionZip
+from compression.strategies.vispruner import VisPruner
 
 CATALOGUE = Registry().register(
     Identity,
@@ -23,6 +24,7 @@ CATALOGUE = Registry().register(
     PruMerge,
     PruMergePlus,
     FasterVLM,
+    VisPruner,
     DivPrune,
     FastV,
     UniformGrid,

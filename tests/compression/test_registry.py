@@ -20,6 +20,7 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "prumerge",
         "prumerge_plus",
         "fastervlm",
+        "vispruner",
         "divprune",
         "fastv",
         "uniform_grid",
