@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compression.registry import Registry
+from compression.strategies.cdpruner import CDPruner
 from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastervlm import FasterVLM
@@ -12,6 +13,7 @@ from compression.strategies.identity import Identity
 from compression.strategies.prumerge import PruMerge
 from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.random_subset import RandomSubset
+from compression.strategies.trim import TRIM
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.visionzip import VisionZip
 from compression.strategies.vispruner import VisPruner
@@ -26,6 +28,8 @@ CATALOGUE = Registry().register(
     FasterVLM,
     VisPruner,
     DivPrune,
+    CDPruner,
+    TRIM,
     FastV,
     UniformGrid,
     RandomSubset,

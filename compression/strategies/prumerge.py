@@ -93,7 +93,7 @@ class PruMerge(Strategy):
         anchors: list[NDArray[np.int64]] = []
         sources: list[Source] = []
         found = 0
-        for part, share in self._shares(tokens, budget):
+        for part, share in shares_of(self, tokens, budget, self.per):
             attention = scores[part]
             found += outliers(attention)
             kept = self._kept(attention, share)
@@ -113,13 +113,6 @@ class PruMerge(Strategy):
             len(tokens), np.concatenate(anchors), sources, scores=scores, diagnostics={"outliers": found}
         )
 
-    def _shares(self, tokens: VisualTokens, budget: int | None) -> list[tuple[slice, int | None]]:
-        """The parts that have outputs, each with its share of the budget; None without one."""
-        parts = tokens.parts(self.per)
-        if budget is None:
-            return [(part, None) for part in parts if part.stop > part.start]
-        return list(split_over(self.checked_budget(tokens, budget), parts))
-
     def _kept(self, attention: NDArray[np.float32], share: int | None) -> NDArray[np.int64]:
         """The tokens of a view that are kept, best first."""
         count = max(1, outliers(attention)) if share is None else without_rest(share, len(attention))
@@ -131,6 +124,17 @@ class PruMerge(Strategy):
             return weights
         total = weights.sum()
         return weights / total if total > 0 else np.full_like(weights, 1 / len(weights))
+
+
+def shares_of(strategy: Strategy, tokens: VisualTokens, budget: int | None, per: str) -> list[tuple[slice, int | None]]:
+    """The parts of the tokens that have outputs, each with its share of the budget; None without a budget.
+
+    Raises:
+        InvalidBudget: the budget is outside 1..len(tokens).
+    """
+    if budget is None:
+        return [(part, None) for part in tokens.parts(per) if part.stop > part.start]
+    return list(split_over(strategy.checked_budget(tokens, budget), tokens.parts(per)))
 
 
 def outliers(scores: NDArray[np.float32]) -> int:

@@ -22,6 +22,8 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "fastervlm",
         "vispruner",
         "divprune",
+        "cdpruner",
+        "trim",
         "fastv",
         "uniform_grid",
         "random_subset",

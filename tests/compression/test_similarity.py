@@ -11,6 +11,7 @@ from compression.similarity import (
     best_match,
     cosine,
     farthest_point,
+    greedy_determinant,
     min_max,
     nearest_distance,
     nearest_neighbours,
@@ -108,3 +109,14 @@ def test_of_equally_near_neighbours_the_first_are_taken() -> None:
         torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.arange(5), 2
     )
     assert found.tolist() == [[2, 3], [0, 2], [0, 3], [0, 2], [0, 2]]
+
+
+def test_the_greedy_determinant_stops_at_the_rank() -> None:
+    features, quality = normal(20, 5), torch.rand(20, generator=torch.Generator().manual_seed(1)) + 0.1
+    chosen = greedy_determinant(features, quality, 12)
+    assert len(set(chosen.tolist())) == len(chosen) == 5
+    assert torch.equal(greedy_determinant(features, 1000 * quality, 3), chosen[:3])
+
+
+def test_tokens_of_length_zero_add_nothing_to_a_determinant() -> None:
+    assert greedy_determinant(torch.zeros(3, 2), torch.ones(3), 2).tolist() == []
