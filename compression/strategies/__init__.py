@@ -8,6 +8,7 @@ from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastervlm import FasterVLM
 from compression.strategies.fastv import FastV
+from compression.strategies.flashvlm import FlashVLM
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.identity import Identity
 from compression.strategies.prumerge import PruMerge
@@ -30,6 +31,7 @@ CATALOGUE = Registry().register(
     DivPrune,
     CDPruner,
     TRIM,
+    FlashVLM,
     FastV,
     UniformGrid,
     RandomSubset,

@@ -100,7 +100,7 @@ class CDPruner(Strategy):
             kept.append(as_numpy(order[filled_up(diverse, len(order), share)]) + part.start)
         if by_rank < count:
             diagnostics["notes"].append(
-                f"beyond {by_rank} tokens the choice is by relevance alone: the others are combinations of the kept ones"
+                f"beyond {by_rank} tokens the choice is by relevance alone: all others are combinations of those"
             )
         return Selection.prune(
             len(tokens),

@@ -70,27 +70,26 @@ class VisPruner(Strategy):
         """
         count = self.checked_budget(tokens, budget)
         scores = self.signal(tokens, Signal.CLS_ATTENTION).float().mean(dim=0)
-        kept = [
-            as_numpy(important_and_diverse(scores[part], tokens.features[part], share, self.important, self.step))
-            + part.start
-            for part, share in split_over(count, tokens.parts(self.per))
-        ]
+        kept = []
+        for part, share in split_over(count, tokens.parts(self.per)):
+            order = stable_topk(scores[part], part.stop - part.start)
+            chosen = important_and_diverse(tokens.features[part], order, share, self.important, self.step)
+            kept.append(as_numpy(chosen) + part.start)
         return Selection.prune(len(tokens), np.sort(np.concatenate(kept)), scores=scores_numpy(scores))
 
 
-def important_and_diverse(scores: Tensor, features: Tensor, count: int, important: float, step: int) -> Tensor:
-    """The tokens of highest score, and the least alike of the rest; int64 [count], important ones first.
+def important_and_diverse(features: Tensor, order: Tensor, count: int, important: float, step: int) -> Tensor:
+    """The first tokens of a list, and the least alike of the rest; int64 [count], important ones first.
 
     Args:
-        scores: Float [tokens].
         features: Float [tokens, dim].
+        order: int64 [tokens], all of them, most important first.
         count: How many, 1..tokens.
-        important: Share of them that is chosen by score, rounded down.
+        important: Share of them that is taken from the front of the list, rounded down.
         step: Tokens dropped in a round.
     """
-    by_score = stable_topk(scores, len(scores))
     first = int(count * important)
-    return torch.cat([by_score[:first], least_alike(features, by_score[first:], count - first, step)])
+    return torch.cat([order[:first], least_alike(features, order[first:], count - first, step)])
 
 
 def least_alike(features: Tensor, order: Tensor, count: int, step: int) -> Tensor:

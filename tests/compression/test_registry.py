@@ -24,6 +24,7 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "divprune",
         "cdpruner",
         "trim",
+        "flashvlm",
         "fastv",
         "uniform_grid",
         "random_subset",
