@@ -4,7 +4,8 @@ What this backend does to the stock `LlavaForConditionalGeneration`, and nothing
 
 * the vision tower, the projector and the language model are called one after the other, so that a compressor can act
   between them; the reduced tokens enter through the library's own `mm_encoder_outputs`;
-* the queries and keys of the feature layer are tapped for the [CLS] row; the tower keeps its fused kernel;
+* the queries and keys of the feature layer and the last one are tapped for the [CLS] row; the tower keeps its fused
+  kernel;
 * strategies inside the language model cut the sequence in pre-hooks of the decoder layers (`hooks.cut_between`);
 * attention rows are recomputed beside the fused kernel (`attention`).
 
@@ -62,6 +63,8 @@ PROVIDES = frozenset(
         Signal.CLS_FEATURE,
         Signal.CLS_QUERY,
         Signal.VALUES,
+        Signal.LAST_CLS_ATTENTION,
+        Signal.LAST_KEYS,
         Signal.TEXT,
         Signal.LAYER_ATTENTION,
     }
@@ -206,7 +209,9 @@ class LlavaBackend:
             raise ModelUnavailable("only checkpoints whose vision_feature_select_strategy is 'default' are supported")
         tower = self.model.model.vision_tower
         attend = tower.encoder.layers[layer if layer < 0 else layer - 1].self_attn
-        with tapped({"query": attend.q_proj, "key": attend.k_proj}) as heard:
+        last = tower.encoder.layers[-1].self_attn
+        taps = {"query": attend.q_proj, "key": attend.k_proj, "last query": last.q_proj, "last key": last.k_proj}
+        with tapped(taps) as heard:
             states = tower(pixels, output_hidden_states=True).hidden_states[layer]
         on_image = self._on_image(views).to(states.device)
         cls_state, features = states[:, 0], states[:, 1:].flatten(0, 1)[on_image]
@@ -215,6 +220,8 @@ class LlavaBackend:
         # [views, heads, tokens] → [heads, tokens of all views]
         cls_rows = (query[:, :, :1] @ key.transpose(-1, -2) * attend.scale).softmax(-1)[:, :, 0, 1:]
         cls_row = cls_rows.transpose(0, 1).flatten(1)[:, on_image]
+        wide_query, wide_key = heard["last query"].float(), heard["last key"].float()
+        wide_rows = (wide_query[:, :1] @ wide_key.transpose(-1, -2) * wide_key.shape[-1] ** -0.5).softmax(-1)[:, 0, 1:]
         return VisualTokens.whole(
             features,
             TokenGrid(views, image_size),
@@ -226,6 +233,8 @@ class LlavaBackend:
                 Signal.CLS_FEATURE: cls_state,
                 Signal.CLS_QUERY: attend.q_proj(cls_state),
                 Signal.VALUES: attend.v_proj(features),
+                Signal.LAST_CLS_ATTENTION: wide_rows.flatten()[on_image],
+                Signal.LAST_KEYS: wide_key[:, 1:].flatten(0, 1)[on_image],
             },
         )
 

@@ -8,13 +8,17 @@ import pytest
 
 from compression.compressor import Budget, Compressor, Parameter, format_strategy
 from compression.strategies import CATALOGUE
-from tests.contracts.checks import CHECKS, check_outputs_number_exactly_the_budget
+from tests.contracts.checks import CHECKS, check_dtype_is_preserved, check_outputs_number_exactly_the_budget
 
 EXCEPTIONS = {
     (check_outputs_number_exactly_the_budget, "geollava8k"): (
         "there can be fewer clusters than the budget; the released code fills up with zero vectors instead"
     ),
+    (check_dtype_is_preserved, "vispruner:step=1"): (
+        "two tokens that rounding swaps in the list move all later ones between even and odd places, round after round"
+    ),
 }
+"""Promises that cannot be kept, by check and by the name of a strategy or its text, each with its reason."""
 
 
 def other_values(parameter: Parameter) -> list[bool | int | float | str]:
@@ -41,7 +45,8 @@ def compressors() -> list[Compressor]:
 @pytest.mark.parametrize("compressor", compressors(), ids=lambda compressor: format_strategy(compressor, Budget()))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_contract(check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest) -> None:
-    reason = EXCEPTIONS.get((check, compressor.info.name))
+    names = (compressor.info.name, format_strategy(compressor, Budget()))
+    reason = next((EXCEPTIONS[check, name] for name in names if (check, name) in EXCEPTIONS), None)
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     check(compressor)

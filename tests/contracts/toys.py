@@ -42,7 +42,12 @@ def toy_tokens(
     }
     if with_text:
         signals[Signal.TEXT_SIMILARITY] = torch.rand(tokens, generator=draw).to(dtype)
-    return VisualTokens.whole(normal(tokens, dim), grid, signals)
+    features = normal(tokens, dim)
+    signals[Signal.LAST_CLS_ATTENTION] = torch.cat(
+        [torch.softmax(torch.randn(len(view) + 1, generator=draw), dim=0)[1:] for view in grid.views]
+    ).to(dtype)
+    signals[Signal.LAST_KEYS] = normal(tokens, dim)
+    return VisualTokens.whole(features, grid, signals)
 
 
 def toy_context(tokens: VisualTokens, *, seed: int = 0) -> Context:
@@ -66,9 +71,10 @@ def awkward_tokens() -> Iterator[tuple[str, VisualTokens]]:
     tokens = toy_tokens(grid)
     same = {name: value[:1].expand_as(value).clone() for name, value in tokens.signals.items()}
     yield "constant features", replace(tokens, features=torch.ones_like(tokens.features), signals=same)
-    flat = {**tokens.signals, Signal.CLS_ATTENTION: torch.full((HEADS, 15), 1 / 16)}
+    even = {Signal.CLS_ATTENTION: torch.full((HEADS, 15), 1 / 16), Signal.LAST_CLS_ATTENTION: torch.full((15,), 1 / 16)}
+    flat = {**tokens.signals, **even}
     yield "equal attention", replace(tokens, signals=flat)
-    none = {**tokens.signals, Signal.CLS_ATTENTION: torch.zeros(HEADS, 15)}
+    none = {**tokens.signals, **{name: torch.zeros_like(value) for name, value in even.items()}}
     yield "no attention", replace(tokens, signals=none)
     pairs = torch.arange(15) // 2
     doubled = {
@@ -79,7 +85,7 @@ def awkward_tokens() -> Iterator[tuple[str, VisualTokens]]:
     holes = torch.ones(15, 1)
     holes[::3] = 0
     empty = {
-        name: value * holes if name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES) else value
+        name: value * holes if name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES, Signal.LAST_KEYS) else value
         for name, value in tokens.signals.items()
     }
     yield "zero rows", replace(tokens, features=tokens.features * holes, signals=empty)

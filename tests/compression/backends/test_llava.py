@@ -199,6 +199,12 @@ def test_the_signals_are_those_of_the_feature_layer(tiny_vlm, tiny_folder, photo
     assert torch.allclose(signals[Signal.KEYS], keys, atol=1e-5)
     assert torch.allclose(signals[Signal.VALUES], layer.self_attn.v_proj(told.hidden_states[-2][0, 1:]), atol=1e-5)
     assert torch.allclose(signals[Signal.CLS_QUERY], layer.self_attn.q_proj(told.hidden_states[-2][0, :1]), atol=1e-5)
+    last = tower.encoder.layers[-1]
+    entering = last.layer_norm1(told.hidden_states[-2])[0]
+    query, wide = last.self_attn.q_proj(entering)[0], last.self_attn.k_proj(entering)
+    assert torch.allclose(signals[Signal.LAST_KEYS], wide[1:], atol=1e-5)
+    one_head = (wide @ query / wide.shape[1] ** 0.5).softmax(0)[1:]
+    assert torch.allclose(signals[Signal.LAST_CLS_ATTENTION], one_head, atol=1e-6)
 
 
 def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
