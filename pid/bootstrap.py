@@ -142,6 +142,7 @@ def intervals(
     replicates: int = 1000,
     seed: int = 0,
     is_difference: bool = False,
+    most: float = np.inf,
 ) -> tuple[Interval, ...]:
     """Intervals of `values`, from deviations of the statistic's replicates from its value at the weights as they are.
 
@@ -151,7 +152,8 @@ def intervals(
     replacement, scaled by the square root of b/(n − b) (Politis, Romano, Wolf 1999, with the finite-population factor).
 
     An atom whose interval reaches 0 gets a one-sided one: from 0, or from its value if that is negative, to the upper
-    bound at the same level. Differences keep both sides.
+    bound at the same level. Differences keep both sides. Where an estimate lies at the ceiling, reflection would leave
+    it outside: intervals end at `most`, what the labels can carry, and are widened to hold the estimate.
     """
     chosen: Method = method or DEFAULT
     _check(chosen, level, replicates)
@@ -170,7 +172,7 @@ def intervals(
         one_sided = not is_difference and ends[0] <= 1e-9
         if one_sided:
             ends = [min(0.0, value), _bound(value, deviations[:, place], skewness[place], level, chosen)]
-            ends[1] = max(ends[1], value)
+        ends = [min(ends[0], value), max(min(ends[1], most), value)]
         found.append(Interval(name, float(value), ends[0], ends[1], one_sided, chosen, level, replicates))
     return tuple(found)
 
@@ -195,6 +197,7 @@ def table_intervals(
     return intervals(
         (*atoms.values, atoms.total), Resampling.of_counts(array.ravel()), TableReplicator(array.shape),
         method=method, level=level, replicates=replicates, seed=seed,
+        most=float(np.log2(array.shape[2])),
     )  # fmt: skip
 
 

@@ -164,6 +164,7 @@ def estimate(
             level=level,
             replicates=replicates,
             seed=seed,
+            most=float(share @ np.log2([options for options, *_ in found])),
         )
     return CloudEstimate(
         atoms=atoms,

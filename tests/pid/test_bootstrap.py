@@ -161,3 +161,11 @@ def test_what_counts_nothing_has_no_intervals(table: Array, error: type[Exceptio
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="no interval is named 'percentile'; known: basic, bca, subsampling"):
         table_intervals(counts(), method="percentile")  # type: ignore[arg-type]
+
+
+def test_an_estimate_at_the_ceiling_stays_inside_its_interval() -> None:
+    certain = np.eye(4)[np.arange(64) % 4]
+    told = clouds(np.full((64, 4), 0.25), certain, certain, replicates=200)
+    for one in told.intervals:
+        assert one.low <= one.value <= one.high <= 2 + 1e-9
+    assert {one.quantity: round(one.high, 6) for one in told.intervals}["total"] == 2
