@@ -15,7 +15,7 @@ from analysis.beliefs import DRAWS, PARTNERS, Beliefs, Sample, believe
 from analysis.environment import environment
 from analysis.run import ModelRef, new_id, utc_now
 from analysis.spectrum import ATOMS, Interval, Method, Spectrum
-from compression.backends.base import VLM, Progress
+from compression.backends.base import VLM, Progress, Prompt
 from compression.compressor import Cancel, Plan
 from pid.bootstrap import DEFAULT as INTERVAL
 from pid.bootstrap import Interval as PidInterval
@@ -130,33 +130,31 @@ def inform(
     made = []
     for beliefs in found:
         facts = _Facts(
-            model=ModelRef(
-                vlm.card.name, vlm.card.family, vlm.card.revision, vlm.architecture.layers, vlm.card.parameters
-            ),
+            model=_model(vlm),
             plan=plan,
             family=families[beliefs.task, beliefs.choices],
-            request=request_of(vlm, samples, plan, settings, beliefs),
+            request=digest_of(vlm, samples, plan, settings, (beliefs.task, beliefs.choices)),
             environment=environment(vlm.device),
         )
         made.append(_informed(beliefs, facts, settings, known.get((beliefs.task, beliefs.choices))))
     return made
 
 
-def request_of(vlm: VLM, samples: Sequence[Sample], plan: Plan, settings: Settings, beliefs: Beliefs) -> str:
-    """SHA-256 of what a spectrum was asked for: samples of its template, weights, strategy and method, hex."""
-    template = (beliefs.task, beliefs.choices)
-    return digest_of(vlm, [sample for sample in samples if sample.template == template], plan, settings)
+def digest_of(
+    vlm: VLM, samples: Sequence[Sample], plan: Plan, settings: Settings, template: tuple[str, tuple[str, ...]]
+) -> str:
+    """SHA-256 of what a spectrum was asked for: all samples, the template, weights, strategy and settings, hex.
 
-
-def digest_of(vlm: VLM, samples: Sequence[Sample], plan: Plan, settings: Settings) -> str:
-    """SHA-256 of the canonical JSON of samples of one template, weights, strategy and settings, hex."""
+    All samples, because means and noise are taken over all of them.
+    """
     asked = {
         "weights": vlm.card.revision,
         "model": vlm.card.name,
         "dtype": vlm.dtype,
         "strategy": str(plan),
         "strategy_version": plan.info.version,
-        "samples": sorted([one.picture, one.prompt.text, list(one.prompt.choices), one.expected] for one in samples),
+        "samples": [[one.picture, one.prompt.text, list(one.prompt.choices), one.expected] for one in samples],
+        "template": template,
         "settings": vars(settings),
         "points": MAX_POINTS,
     }
@@ -195,6 +193,62 @@ def _informed(beliefs: Beliefs, facts: _Facts, settings: Settings, reference: In
         for depth in (range(depths) if depths > 1 else ())
     ]  # fmt: skip
     return Informed((answer, *layers), beliefs)
+
+
+def from_posteriors(
+    vlm: VLM,
+    plan: Plan,
+    prompt: Prompt,
+    logs: NDArray[np.floating[Any]],
+    right: NDArray[np.int64],
+    pictures: NDArray[np.int64],
+    checkpoint: int,
+    settings: Settings,
+) -> Spectrum:
+    """The spectrum of beliefs that a training recorded at one moment, with the mean in place of what was left out.
+
+    Args:
+        vlm: The finished model.
+        plan: The strategy, all tokens.
+        prompt: One of the questions: its task, family and choices.
+        logs: Natural logarithms of probabilities, [full, question alone, picture alone; samples; choices].
+        right: int64 [samples].
+        pictures: int64 [samples], equal for the same picture.
+        checkpoint: Training step.
+        settings: How to estimate; the intervention is "mean".
+    """
+    stated = replace(settings, intervention="mean", selection="frozen", layers=False)
+    everyone = np.arange(len(right))
+    full, language, vision = (part[None].astype(np.float32) for part in logs)
+    beliefs = Beliefs(
+        task=prompt.task,
+        choices=prompt.choices,
+        intervention="mean",
+        selection="frozen",
+        full=full,
+        vision=vision,
+        language=language,
+        picture=everyone,
+        question=everyone,
+        own=full,
+        blind=language,
+        cluster=np.unique(pictures, return_inverse=True)[1].astype(np.int64),
+        right=right,
+        retention=1.0,
+        passes=0,
+    )
+    template = (prompt.task, prompt.choices)
+    facts = _Facts(
+        _model(vlm), plan, prompt.family, digest_of(vlm, [], plan, stated, template), environment(vlm.device)
+    )
+    said = posteriors_of(beliefs, -1, stated.gate)
+    found = _spectrum(beliefs, -1, said, facts, stated, stated.replicates)
+    digest = hashlib.sha256(f"{found.request} {checkpoint}".encode()).hexdigest()
+    return replace(found, checkpoint=checkpoint, request=digest)
+
+
+def _model(vlm: VLM) -> ModelRef:
+    return ModelRef(vlm.card.name, vlm.card.family, vlm.card.revision, vlm.architecture.layers, vlm.card.parameters)
 
 
 def posteriors_of(beliefs: Beliefs, depth: int, gate: float) -> tuple[Posteriors, dict[str, float]]:
