@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compression.registry import Registry
+from compression.strategies.average_pool import AveragePool
 from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastv import FastV
@@ -12,7 +13,17 @@ from compression.strategies.random_subset import RandomSubset
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.visionzip import VisionZip
 
-CATALOGUE = Registry().register(Identity, DualComp, GeoLLaVA8K, VisionZip, DivPrune, FastV, UniformGrid, RandomSubset)
+CATALOGUE = Registry().register(
+    Identity,
+    DualComp,
+    GeoLLaVA8K,
+    VisionZip,
+    DivPrune,
+    FastV,
+    UniformGrid,
+    AveragePool,
+    RandomSubset,
+)
 """The strategies of this package."""
 
 __all__ = ["CATALOGUE"]

@@ -1,0 +1,99 @@
+"""Average pooling of the grid: the image at a lower resolution, after the encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compression.budget import split_evenly, split_proportionally
+from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.errors import InvalidGrid
+from compression.selection import Selection
+from compression.tokens import VisualTokens
+from compression.windows import adaptive_windows, even_windows, pooled_size
+
+
+@dataclass(frozen=True)
+class AveragePool(Strategy):
+    """Pool each view's grid of visual tokens to fewer cells, each the plain mean of the tokens under it.
+
+    Score: none. A view of H x W tokens with budget K becomes h x w cells, h*w <= K, in its proportions: one side is
+    sqrt(K*H/W) rows or sqrt(K*W/H) columns, rounded down or up, the other as large as K allows. Where K is no such
+    product there are fewer outputs than asked for: 192 of 24 x 24 gives 13 x 14 = 182. Cell i of h covers the rows
+    floor(i*H/h) to ceil((i+1)*H/h), as adaptive pooling does, so that neighbouring cells share a row or column where
+    h does not divide H (cells=disjoint rounds both ends down instead). An output is anchored at its central token.
+    With fewer outputs than views, evenly spaced views get one each; a view whose share rounds to nothing has none.
+    Differs from the paper: there is none. Its sibling, the maximum over each cell, is no weighted sum of tokens and is
+    left out.
+    Source: baseline.
+    """
+
+    cells: str = "adaptive"
+    per: str = "image"
+
+    info: ClassVar[StrategyInfo] = StrategyInfo(
+        name="average_pool",
+        title="Average pooling",
+        paper="",
+        stage=Stage.ENCODER,
+        needs=frozenset(),
+        reduces="merges",
+        ignores_image=True,
+        parameters=(
+            Parameter(
+                "cells",
+                "adaptive",
+                "Whether cells that do not divide the grid overlap, as in adaptive pooling, or are disjoint.",
+                choices=("adaptive", "disjoint"),
+            ),
+            Parameter(
+                "per",
+                "image",
+                "Whether views share the budget by their sizes, at one resolution, or each gets an equal share.",
+                choices=("image", "view"),
+            ),
+        ),
+    )
+
+    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
+        """At most `budget` means of cells, view by view and row by row.
+
+        Raises:
+            InvalidGrid: an earlier stage dropped tokens.
+        """
+        count = self.checked_budget(tokens, budget)
+        if len(tokens) != len(tokens.grid):
+            raise InvalidGrid(
+                f"average_pool pools the grid of all {len(tokens.grid)} visual tokens, "
+                f"got {len(tokens)} survivors; make it the first step"
+            )
+        cut = adaptive_windows if self.cells == "adaptive" else even_windows
+        anchors, weights, sizes = [], [], []
+        for view, start, quota in zip(tokens.grid.views, tokens.grid.starts, self._quotas(tokens, count), strict=False):
+            if not quota:
+                sizes.append((0, 0))
+                continue
+            sizes.append(pooled_size(view.rows, view.cols, quota))
+            windows = cut(view.rows, view.cols, *sizes[-1])
+            anchors.append(start + windows.centres())
+            weights += [(start + cell, np.full(len(cell), 1 / len(cell))) for cell in windows.members()]
+        anchor = np.concatenate(anchors)
+        short = count - len(anchor)
+        return Selection.merge(
+            len(tokens),
+            anchor,
+            weights,
+            diagnostics={
+                "sizes": [list(size) for size in sizes],
+                "shortfall": short,
+                "notes": [f"{short} fewer outputs than the budget: no size in proportion has as many"] if short else [],
+            },
+        )
+
+    def _quotas(self, tokens: VisualTokens, count: int) -> list[int]:
+        """The budget of each view."""
+        sizes = [len(view) for view in tokens.grid.views]
+        share = split_proportionally if self.per == "image" and count >= len(sizes) else split_evenly
+        return share(count, sizes)
