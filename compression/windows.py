@@ -81,8 +81,8 @@ def pooled_size(rows: int, cols: int, count: int) -> tuple[int, int]:
     """The size (height, width) of at most `count` cells to which a view is pooled, in its proportions.
 
     Exactly proportional are sqrt(count*rows/cols) rows and sqrt(count*cols/rows) columns. One of the two is that number
-    rounded down or up, within the view; the other is as large as the count allows. The size of most cells is taken; of
-    equally many the one nearest in shape, then the one of fewer rows.
+    rounded down or up, within the view; the other is as large as the count allows. The size nearest to the proportional
+    one is taken, by the product of the two factors between them; of equally near ones that of fewer rows.
 
     >>> pooled_size(24, 24, 64), pooled_size(24, 24, 192), pooled_size(16, 24, 7)
     ((8, 8), (13, 14), (2, 3))
@@ -91,17 +91,17 @@ def pooled_size(rows: int, cols: int, count: int) -> tuple[int, int]:
         rows, cols: Size of the view.
         count: 1..rows*cols.
     """
-    high, wide = math.isqrt(count * rows // cols), math.isqrt(count * cols // rows)
-    heights = [height for height in (high, high + 1) if 1 <= height <= min(rows, count)]
-    widths = [width for width in (wide, wide + 1) if 1 <= width <= min(cols, count)]
+    high, wide = math.sqrt(count * rows / cols), math.sqrt(count * cols / rows)
+    low_row, low_col = math.isqrt(count * rows // cols), math.isqrt(count * cols // rows)
+    heights = [height for height in (low_row, low_row + 1) if 1 <= height <= min(rows, count)]
+    widths = [width for width in (low_col, low_col + 1) if 1 <= width <= min(cols, count)]
     sizes = [(height, min(cols, count // height)) for height in heights]
     sizes += [(min(rows, count // width), width) for width in widths]
 
-    def stretch(size: tuple[int, int]) -> float:
-        edges = size[0] * cols, size[1] * rows
-        return max(edges) / min(edges)
+    def distance(size: tuple[int, int]) -> float:
+        return max(size[0] / high, high / size[0]) * max(size[1] / wide, wide / size[1])
 
-    return min(sizes, key=lambda size: (-size[0] * size[1], stretch(size), size))
+    return min(sizes, key=lambda size: (distance(size), size))
 
 
 def square_side(rows: int, cols: int, count: int) -> int:

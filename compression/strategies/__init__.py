@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from compression.registry import Registry
+from compression.strategies.apet import ApET
 from compression.strategies.average_pool import AveragePool
 from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastv import FastV
+from compression.strategies.flashsloth import FlashSloth
 from compression.strategies.geollava8k import GeoLLaVA8K
+from compression.strategies.hired import HiRED
 from compression.strategies.identity import Identity
 from compression.strategies.random_subset import RandomSubset
+from compression.strategies.segpruner import SeGPruner
 from compression.strategies.uniform_grid import UniformGrid
+from compression.strategies.vir import ViR
+from compression.strategies.visiondrop import VisionDrop
 from compression.strategies.visionzip import VisionZip
 
 CATALOGUE = Registry().register(
@@ -18,6 +24,12 @@ CATALOGUE = Registry().register(
     DualComp,
     GeoLLaVA8K,
     VisionZip,
+    VisionDrop,
+    HiRED,
+    ApET,
+    SeGPruner,
+    ViR,
+    FlashSloth,
     DivPrune,
     FastV,
     UniformGrid,

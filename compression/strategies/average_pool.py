@@ -19,9 +19,10 @@ from compression.windows import adaptive_windows, even_windows, pooled_size
 class AveragePool(Strategy):
     """Pool each view's grid of visual tokens to fewer cells, each the plain mean of the tokens under it.
 
-    Score: none. A view of H x W tokens with budget K becomes h x w cells, h*w <= K, in its proportions: one side is
-    sqrt(K*H/W) rows or sqrt(K*W/H) columns, rounded down or up, the other as large as K allows. Where K is no such
-    product there are fewer outputs than asked for: 192 of 24 x 24 gives 13 x 14 = 182. Cell i of h covers the rows
+    Score: none. A view of H x W tokens with budget K becomes h x w cells, h*w <= K, in its proportions: of the sizes
+    with sqrt(K*H/W) rows or sqrt(K*W/H) columns, rounded down or up, and as many of the other as K allows, the one
+    nearest to the exact proportions. Where K is no such product there are fewer outputs than asked for: 192 of 24 x 24
+    gives 13 x 14 = 182. Cell i of h covers the rows
     floor(i*H/h) to ceil((i+1)*H/h), as adaptive pooling does, so that neighbouring cells share a row or column where
     h does not divide H (cells=disjoint rounds both ends down instead). An output is anchored at its central token.
     With fewer outputs than views, evenly spaced views get one each; a view whose share rounds to nothing has none.

@@ -61,8 +61,8 @@ def test_a_pooled_size_fits_the_count_and_the_view(rows: int, cols: int, data: s
     assert 1 <= height <= rows
     assert 1 <= width <= cols
     assert height * width <= count
-    # No row and no column more would fit, so that the budget is used as far as the proportions allow.
-    assert height == rows or (height + 1) * width > count or width == cols or height * (width + 1) > count
+    # A row and a column more would not fit, so that the budget is used as far as the proportions allow.
+    assert min(rows, height + 1) * min(cols, width + 1) > count or (height, width) == (rows, cols)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_a_pooled_size_fits_the_count_and_the_view(rows: int, cols: int, data: s
         (24, 24, 64, (8, 8)),
         (24, 24, 192, (13, 14)),
         (24, 24, 128, (11, 11)),
+        (24, 24, 120, (10, 11)),  # 10 x 12 would use all of it, but 10.95 x 10.95 is proportional
+        (4, 6, 5, (2, 2)),  # and not 1 x 5
         (16, 24, 96, (8, 12)),
         (1, 7, 5, (1, 5)),
         (2, 100, 150, (2, 75)),

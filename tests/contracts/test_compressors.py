@@ -17,7 +17,16 @@ EXCEPTIONS = {
     (check_outputs_number_exactly_the_budget, "average_pool"): (
         "cells are laid out in rows and columns, so not every number of them can be had"
     ),
+    (check_outputs_number_exactly_the_budget, "flashsloth"): (
+        "windows are laid out in rows and columns, so not every number of them can be had"
+    ),
+    (check_outputs_number_exactly_the_budget, "hired"): (
+        "the released code rounds the shares of views down and loses what is left over"
+    ),
 }
+
+LIFTED = {(check_outputs_number_exactly_the_budget, "hired:remainder=given")}
+"""Exceptions that a parameter, in the strategy's canonical text, takes back."""
 
 
 def other_values(parameter: Parameter) -> list[bool | int | float | str]:
@@ -45,6 +54,6 @@ def compressors() -> list[Compressor]:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_contract(check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest) -> None:
     reason = EXCEPTIONS.get((check, compressor.info.name))
-    if reason is not None:
+    if reason is not None and (check, format_strategy(compressor, Budget())) not in LIFTED:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     check(compressor)
