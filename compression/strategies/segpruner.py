@@ -95,7 +95,8 @@ class SeGPruner(Strategy):
 
         def distance_to(pick: Tensor) -> Tensor:
             apart = (place - place[pick]).norm(dim=1) / reach
-            return self.lam * apart + (1 - self.lam) * (1 - unit @ unit[pick])
+            fused: Tensor = self.lam * apart + (1 - self.lam) * (1 - unit @ unit[pick])
+            return fused
 
         chosen, _ = farthest_first(distance_to, len(rest), diverse, torch.tensor(0, device=rest.device))
         return torch.cat([order[:important], rest[chosen]])

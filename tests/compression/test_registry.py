@@ -17,9 +17,16 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "dualcomp",
         "geollava8k",
         "visionzip",
+        "visiondrop",
+        "hired",
+        "apet",
+        "segpruner",
+        "vir",
+        "flashsloth",
         "divprune",
         "fastv",
         "uniform_grid",
+        "average_pool",
         "random_subset",
     )
     assert [strategy.info.name for strategy in CATALOGUE] == list(CATALOGUE.names())

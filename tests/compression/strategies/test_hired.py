@@ -33,7 +33,7 @@ def mosaic(down: int, across: int, rows: int, cols: int) -> TokenGrid:
 def slow_hired(
     tokens: VisualTokens, down: int, across: int, budget: int, alpha: float, *, spatial: bool
 ) -> tuple[list[int], list[int]]:
-    """The published steps on a thumbnail and down x across sub-images of equal size: kept tokens, tokens of each view."""
+    """The published steps on a thumbnail and down x across equal sub-images: kept tokens, and how many of each view."""
     rows, cols = tokens.grid.views[0].rows, tokens.grid.views[0].cols
     size, views = rows * cols, 1 + down * across
     late = tokens.signals[Signal.CLS_ATTENTION].tolist()
@@ -85,9 +85,7 @@ def by_hand(early: list[float]) -> VisualTokens:
     grid = mosaic(2, 2, 4, 4)
     late = (torch.arange(80.0) % 16)[None]
     first = torch.cat([torch.tensor(early), torch.zeros(64)])[None]
-    return VisualTokens.whole(
-        torch.zeros(80, 2), grid, {Signal.CLS_ATTENTION: late, Signal.EARLY_CLS_ATTENTION: first}
-    )
+    return VisualTokens.whole(torch.zeros(80, 2), grid, {Signal.CLS_ATTENTION: late, Signal.EARLY_CLS_ATTENTION: first})
 
 
 def test_bands_and_quarters_share_out_differently_by_hand() -> None:
@@ -133,9 +131,7 @@ def test_full_views_pass_on_only_where_asked() -> None:
     assert none.diagnostics["quotas"] == [2, 16, 16, 16, 16]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=6), st.data()
-)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=6), st.data())
 def test_what_is_given_out_sums_to_the_budget(views: list[tuple[int, int]], data: st.DataObject) -> None:
     marks, room = np.array([mark for mark, _ in views]), [size for _, size in views]
     wanted = data.draw(st.integers(0, sum(room)))
@@ -153,9 +149,7 @@ def test_one_view_keeps_its_best_late_tokens(tokens_4x6: VisualTokens) -> None:
 
 def test_heads_may_change_places() -> None:
     tokens = toy_tokens(mosaic(2, 2, 6, 6), dtype=torch.float64)
-    turned = {
-        name: tokens.signals[name].flip(0) for name in (Signal.CLS_ATTENTION, Signal.EARLY_CLS_ATTENTION)
-    }
+    turned = {name: tokens.signals[name].flip(0) for name in (Signal.CLS_ATTENTION, Signal.EARLY_CLS_ATTENTION)}
     other = replace(tokens, signals=turned)
     assert HiRED().compress(tokens, 40, Context()).anchor.tolist() == (
         HiRED().compress(other, 40, Context()).anchor.tolist()
