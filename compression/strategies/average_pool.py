@@ -89,7 +89,9 @@ class AveragePool(Strategy):
             diagnostics={
                 "sizes": [list(size) for size in sizes],
                 "shortfall": short,
-                "notes": [f"{short} fewer outputs than the budget: no size in proportion has as many"] if short else [],
+                "notes": [f"{short} fewer outputs than the budget: no cells in proportion are as many"]
+                if short
+                else [],
             },
         )
 

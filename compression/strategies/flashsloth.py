@@ -115,7 +115,7 @@ class FlashSloth(Strategy):
             diagnostics={
                 "sizes": [list(size) for size in sizes],
                 "shortfall": short,
-                "notes": [f"{short} fewer outputs than the budget: it is no number of windows"] if short else [],
+                "notes": [f"{short} fewer outputs than the budget: no such windows are as many"] if short else [],
             },
         )
 

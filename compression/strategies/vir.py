@@ -137,6 +137,11 @@ class ViR(Strategy):
         notes = []
         if budget is None and len(sides) == 1:
             notes.append("an image of one view is never compressed by the router; ask for a budget")
+        elif budget is None and COARSER not in sides:
+            notes.append(
+                f"the router compresses no view: the likeliest has p = {probability.max():.2f}, and a view needs "
+                f"{self.absolute:g} and to stand out; a budget compresses views in the same order"
+            )
         if dropped := sides.count(None):
             notes.append(f"{dropped} views have no output: the budget is below one for each view")
         elif any(side is not None and side > COARSER for side in sides):

@@ -96,6 +96,11 @@ def test_both_thresholds_must_be_passed() -> None:
     assert ViR(relative=1.0).compress(tokens, None, Context()).diagnostics["window_sides"] == [1, 1, 1, 1]
 
 
+def test_a_router_that_compresses_nothing_says_so() -> None:
+    notes = ViR().compress(scaled(1, 0.9), None, Context()).diagnostics["notes"]
+    assert notes[0].startswith("the router compresses no view: the likeliest has p = 0.1")
+
+
 def test_equal_views_are_all_kept_whole() -> None:
     assert ViR(absolute=0.0).compress(scaled(1, 1, 1), None, Context()).diagnostics["window_sides"] == [1, 1, 1]
     flat = ViR().compress(scaled(0, 0, 0), None, Context())
