@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compression.grid import TokenGrid
+
 Span = tuple[int, int]
 """Half-open range of rows or of columns."""
 
@@ -30,6 +32,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)
 
+    @property
+    def size(self) -> list[int]:
+        """[rows, columns] of windows, a plain value."""
+        return [len(self.rows), len(self.cols)]
+
     def members(self) -> list[NDArray[np.int64]]:
         """The tokens of each window, ascending flat indices in the view."""
         found = []
@@ -43,6 +50,18 @@ class Windows:
         rows, cols = (np.array([sum(span) // 2 for span in spans]) for spans in (self.rows, self.cols))
         centres: NDArray[np.int64] = (rows[:, None] * self.width + cols).reshape(-1)
         return centres
+
+
+def laid_out(grid: TokenGrid, windows: Sequence[Windows | None]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The central token and the tokens of every window, view by view, as indices into the grid.
+
+    Args:
+        grid: Where the tokens lie.
+        windows: Of each view, at least one of them; None for a view without any.
+    """
+    placed = [(start, one) for start, one in zip(grid.starts, windows, strict=False) if one is not None]
+    centres = np.concatenate([start + one.centres() for start, one in placed])
+    return centres, [start + member for start, one in placed for member in one.members()]
 
 
 def square_windows(rows: int, cols: int, side: int) -> Windows:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from compression.budget import split_evenly, split_proportionally
+from compression.budget import split_by_resolution, split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.selection import Selection
 from compression.tokens import VisualTokens
-from compression.windows import adaptive_windows, even_windows, pooled_size
+from compression.windows import adaptive_windows, even_windows, laid_out, pooled_size
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,23 @@ class AveragePool(Strategy):
                 f"got {len(tokens)} survivors; make it the first step"
             )
         cut = adaptive_windows if self.cells == "adaptive" else even_windows
-        anchors, weights, sizes = [], [], []
-        for view, start, quota in zip(tokens.grid.views, tokens.grid.starts, self._quotas(tokens, count), strict=False):
-            if not quota:
-                sizes.append((0, 0))
-                continue
-            sizes.append(pooled_size(view.rows, view.cols, quota))
-            windows = cut(view.rows, view.cols, *sizes[-1])
-            anchors.append(start + windows.centres())
-            weights += [(start + cell, np.full(len(cell), 1 / len(cell))) for cell in windows.members()]
-        anchor = np.concatenate(anchors)
+        views = tokens.grid.views
+        quotas = (split_by_resolution if self.per == "image" else split_evenly)(count, [len(view) for view in views])
+        windows = [
+            cut(view.rows, view.cols, *pooled_size(view.rows, view.cols, quota)) if quota else None
+            for view, quota in zip(views, quotas, strict=True)
+        ]
+        anchor, cells = laid_out(tokens.grid, windows)
         short = count - len(anchor)
         return Selection.merge(
             len(tokens),
             anchor,
-            weights,
+            [(cell, np.full(len(cell), 1 / len(cell))) for cell in cells],
             diagnostics={
-                "sizes": [list(size) for size in sizes],
+                "sizes": [one.size if one else [0, 0] for one in windows],
                 "shortfall": short,
                 "notes": [f"{short} fewer outputs than the budget: no cells in proportion are as many"]
                 if short
                 else [],
             },
         )
-
-    def _quotas(self, tokens: VisualTokens, count: int) -> list[int]:
-        """The budget of each view."""
-        sizes = [len(view) for view in tokens.grid.views]
-        share = split_proportionally if self.per == "image" and count >= len(sizes) else split_evenly
-        return share(count, sizes)

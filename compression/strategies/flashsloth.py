@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compression.budget import split_evenly, split_proportionally
+from compression.budget import split_by_resolution, split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
+from compression.grid import View
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
-from compression.windows import even_windows, pooled_size, square_side, square_windows
+from compression.windows import Windows, even_windows, laid_out, pooled_size, square_side, square_windows
 
 
 @dataclass(frozen=True)
@@ -89,41 +90,32 @@ class FlashSloth(Strategy):
                 f"flashsloth pools windows of all {len(tokens.grid)} visual tokens, "
                 f"got {len(tokens)} survivors; make it the first step"
             )
+        views = tokens.grid.views
+        quotas = (split_by_resolution if self.per == "image" else split_evenly)(count, [len(view) for view in views])
+        windows = [self._cut(view, quota) if quota else None for view, quota in zip(views, quotas, strict=True)]
         scores = np.zeros(len(tokens))
-        anchors, weights, sizes = [], [], []
-        for view, start, quota in zip(tokens.grid.views, tokens.grid.starts, self._quotas(tokens, count), strict=False):
-            if not quota:
-                sizes.append((0, 0))
-                continue
-            if self.windows == "square":
-                windows = square_windows(view.rows, view.cols, square_side(view.rows, view.cols, quota))
-            else:
-                windows = even_windows(view.rows, view.cols, *pooled_size(view.rows, view.cols, quota))
-            sizes.append((len(windows.rows), len(windows.cols)))
-            members = windows.members()
-            part = slice(start, start + len(view))
-            scores[part] = window_weights(tokens.features[part], members, self.temperature)
-            anchors.append(start + windows.centres())
-            weights += [(start + window, scores[start + window]) for window in members]
-        anchor = np.concatenate(anchors)
+        for part, one in zip(tokens.view_slices(), windows, strict=True):
+            if one is not None:
+                scores[part] = window_weights(tokens.features[part], one.members(), self.temperature)
+        anchor, members = laid_out(tokens.grid, windows)
         short = count - len(anchor)
         return Selection.merge(
             len(tokens),
             anchor,
-            weights,
+            [(member, scores[member]) for member in members],
             scores=scores,
             diagnostics={
-                "sizes": [list(size) for size in sizes],
+                "sizes": [one.size if one else [0, 0] for one in windows],
                 "shortfall": short,
                 "notes": [f"{short} fewer outputs than the budget: no such windows are as many"] if short else [],
             },
         )
 
-    def _quotas(self, tokens: VisualTokens, count: int) -> list[int]:
-        """The budget of each view."""
-        sizes = [len(view) for view in tokens.grid.views]
-        share = split_proportionally if self.per == "image" and count >= len(sizes) else split_evenly
-        return share(count, sizes)
+    def _cut(self, view: View, quota: int) -> Windows:
+        """The windows of a view, at most `quota`."""
+        if self.windows == "square":
+            return square_windows(view.rows, view.cols, square_side(view.rows, view.cols, quota))
+        return even_windows(view.rows, view.cols, *pooled_size(view.rows, view.cols, quota))
 
 
 def window_weights(features: Tensor, members: list[NDArray[np.int64]], temperature: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from compression.selection import Selection
 from compression.similarity import scores_numpy
 from compression.strategies.dualcomp.igsr import structure
 from compression.tokens import Signal, VisualTokens
-from compression.windows import square_windows
+from compression.windows import laid_out, square_windows
 
 COARSER = 2
 """A compressed view has windows of 2 x 2 visual tokens: 64 instead of 256 on a tile of 448 pixels."""
@@ -101,16 +101,15 @@ class ViR(Strategy):
             sides: list[int | None] = [COARSER if yes else 1 for yes in self._decide(probability)]
         else:
             sides = fitting_sides(views, np.argsort(-probability, kind="stable"), self.checked_budget(tokens, budget))
-        anchors, weights = [], []
-        for view, start, side in zip(views, tokens.grid.starts, sides, strict=False):
-            if side is not None:
-                windows = square_windows(view.rows, view.cols, side)
-                anchors.append(start + windows.centres())
-                weights += [(start + cell, np.full(len(cell), 1 / len(cell))) for cell in windows.members()]
+        windows = [
+            square_windows(view.rows, view.cols, side) if side else None
+            for view, side in zip(views, sides, strict=True)
+        ]
+        anchor, members = laid_out(tokens.grid, windows)
         return Selection.merge(
             len(tokens),
-            np.concatenate(anchors),
-            weights,
+            anchor,
+            [(member, np.full(len(member), 1 / len(member))) for member in members],
             scores=np.repeat(1 - probability, [len(view) for view in views]),
             diagnostics=self._diagnostics(probability, sides, budget),
         )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
-from compression.selection import Selection
+from compression.compressor import Parameter, StrategyInfo
 from compression.strategies.visionzip import VisionZip
-from compression.tokens import Signal, VisualTokens
 
 
 @dataclass(frozen=True)
-class VisionDrop(Strategy):
+class VisionDrop(VisionZip):
     """Keep the visual tokens most attended by [CLS] and fold the rest into contextual ones: the stage of the encoder.
 
     Score: attention[CLS, token] in the feature layer, summed over heads. The rule is VisionZip's, as in the released
@@ -27,36 +25,15 @@ class VisionDrop(Strategy):
     """
 
     share: float = 6 / 48
-    merge: str = "sum"
-    cls: bool = True
-    per: str = "view"
 
-    info: ClassVar[StrategyInfo] = StrategyInfo(
+    info: ClassVar[StrategyInfo] = replace(
+        VisionZip.info,
         name="visiondrop",
         title="VisionDrop",
         paper="VisionDrop, AAAI 2026, arXiv 2506.22283",
-        stage=Stage.ENCODER,
-        needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION, Signal.KEYS, Signal.CLS_FEATURE}),
-        reduces="prunes and merges",
-        acts_on="encoder",
-        identity_at_full=False,
-        own_order=True,
-        score="attention from [CLS], summed over heads",
         parameters=(
             Parameter("share", 6 / 48, "Share of the outputs that are contextual; released: 6 of 42 + 6.", 0.0, 1.0),
-            Parameter(
-                "merge",
-                "sum",
-                "Contextual token: target + mean(joined) as released, about twice the norm, or their plain mean.",
-                choices=("sum", "mean"),
-            ),
-            Parameter("cls", True, "Whether [CLS] is kept as a dominant token, as released; it counts in the budget."),
-            Parameter(
-                "per",
-                "view",
-                "Whether each view gets an equal share of the budget, or all views compete.",
-                choices=("view", "image"),
-            ),
+            *VisionZip.info.parameters[1:],
         ),
         labels=("encoder stage only: no reduction inside the language model",),
         deviations=(
@@ -67,15 +44,3 @@ class VisionDrop(Strategy):
             "Ties break by token index.",
         ),
     )
-
-    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
-        """Exactly `budget` outputs: per view [CLS] (without area), dominant patches in raster order, contextual tokens.
-
-        Raises:
-            MissingSignal: attention, keys or the [CLS] feature are missing.
-        """
-        count = self.checked_budget(tokens, budget)
-        for signal in (Signal.CLS_ATTENTION, Signal.KEYS, Signal.CLS_FEATURE):
-            self.signal(tokens, signal)  # named here, so that an error does not speak of VisionZip
-        rule = VisionZip(share=self.share, merge=self.merge, cls=self.cls, per=self.per)
-        return rule.compress(tokens, count, context)

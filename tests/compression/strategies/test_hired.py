@@ -212,3 +212,22 @@ def test_survivors_of_an_earlier_stage_are_refused(tokens_4x6: VisualTokens) -> 
     survivors = VisualTokens(tokens_4x6.features[:5], tokens_4x6.grid, np.arange(5), signals)
     with pytest.raises(InvalidGrid, match="all 24 visual tokens, got 5 survivors; make it the first step"):
         HiRED().compress(survivors, 2, Context())
+
+
+@pytest.mark.parametrize("allocation", ["released", "spatial"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_every_budget_is_kept_and_met_where_leftovers_are_given_out(alpha: float, allocation: str) -> None:
+    tokens = toy_tokens(mosaic(2, 2, 3, 5))
+    for budget in range(1, 76):
+        lost = HiRED(alpha=alpha, allocation=allocation).compress(tokens, budget, Context())
+        assert 1 <= len(set(lost.anchor.tolist())) == len(lost) <= budget
+        met = HiRED(alpha=alpha, allocation=allocation, remainder="given").compress(tokens, budget, Context())
+        assert len(set(met.anchor.tolist())) == len(met) == budget
+
+
+def test_equal_attention_keeps_the_lower_index() -> None:
+    tokens = by_hand([1.0] * 16)
+    flat = replace(tokens, signals={name: torch.ones(1, 80) for name in HiRED.info.needs})
+    selection = HiRED().compress(flat, 8, Context())  # the marks are the first eight: two bands, the upper sub-images
+    assert selection.diagnostics["marks"] == [0, 4, 4, 0, 0]
+    assert selection.anchor.tolist() == [0, 1, 2, 3, 16, 17, 32, 33]
