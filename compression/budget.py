@@ -67,6 +67,20 @@ def split_over(budget: int, parts: Sequence[slice]) -> list[tuple[slice, int]]:
     return [(part, share) for part, share in zip(parts, shares, strict=True) if share]
 
 
+def split_by_resolution(budget: int, sizes: Sequence[int]) -> list[int]:
+    """Share a budget out over views so that all are read at one resolution: by their sizes.
+
+    A budget below the number of views goes to evenly spaced ones instead, which its remainders would not reach.
+
+    >>> split_by_resolution(6, [24, 12]), split_by_resolution(2, [4, 4, 4, 4])
+    ([4, 2], [1, 0, 1, 0])
+
+    Raises:
+        InvalidBudget: there are fewer tokens than the budget.
+    """
+    return split_proportionally(budget, sizes) if budget >= len(sizes) else split_evenly(budget, sizes)
+
+
 def _check_room(budget: int, sizes: Sequence[int]) -> None:
     if not 0 <= budget <= sum(sizes):
         raise InvalidBudget(f"a budget to share out lies in 0..{sum(sizes)} visual tokens, got {budget}; lower it")

@@ -5,7 +5,7 @@ Everything is computed in float32 at least and answers ties by the lower index, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -94,14 +94,31 @@ def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Te
         at the moment of choice for the chosen ones (infinite for the first).
     """
     unit = unit_rows(features)
-    distance = torch.full((len(unit),), torch.inf, device=unit.device)
-    open_ = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
-    chosen = torch.empty(count, dtype=torch.int64, device=unit.device)
-    pick = torch.tensor(first, device=unit.device)
+    return farthest_first(lambda pick: 1 - unit @ unit[pick], len(unit), count, torch.tensor(first, device=unit.device))
+
+
+def farthest_first(
+    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose tokens one by one, each the farthest from those already chosen, in any distance.
+
+    Args:
+        distance_to: The distances of all tokens to one, float [tokens], given its index.
+        tokens: How many there are.
+        count: How many to choose, 1..tokens.
+        first: The token to start from, int64 scalar on the device of the distances.
+
+    Returns:
+        As `farthest_point`.
+    """
+    distance = torch.full((tokens,), torch.inf, device=first.device)
+    open_ = torch.ones(tokens, dtype=torch.bool, device=first.device)
+    chosen = torch.empty(count, dtype=torch.int64, device=first.device)
+    pick = first
     for step in range(count):
         chosen[step] = pick
         open_[pick] = False
-        nearer = torch.minimum(distance, 1 - unit @ unit[pick])
+        nearer = torch.minimum(distance, distance_to(pick))
         distance = torch.where(open_, nearer, distance)
         pick = torch.where(open_, distance, -torch.inf).argmax()
     return chosen, distance

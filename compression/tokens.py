@@ -22,6 +22,8 @@ class Signal(StrEnum):
     FEATURES = "features"  # encoder output before the projector, [N, encoder dim]
     PROJECTED = "projected"  # what the language model reads, [N, dim]
     CLS_ATTENTION = "cls_attention"  # [CLS] row of the feature layer, softmax over [CLS] and patches, [heads, N]
+    EARLY_CLS_ATTENTION = "early_cls_attention"  # [CLS] row of the encoder's first layer, otherwise as cls_attention
+    RECEIVED_ATTENTION = "received_attention"  # on each patch in the feature layer, mean over queries and heads, [N]
     KEYS = "keys"  # keys of the feature layer, mean over heads, [N, head dim]
     CLS_FEATURE = "cls_feature"  # encoder output of each view's [CLS], [V, encoder dim]
     CLS_QUERY = "cls_query"  # query projection of [CLS] in the feature layer, whole width, no norm, [V, encoder dim]

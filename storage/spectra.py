@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import delete, insert, literal_column, select, table, text, true
+from sqlalchemy import Select, column, delete, insert, select, table, text, true
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.spectrum import ATOMS, Spectrum
@@ -54,8 +54,9 @@ class Spectra:
         Raises:
             InvalidCondition: the database cannot read it.
         """
-        columns = literal_column("run, model_revision, image, question, strategy")
-        query = select(columns).select_from(table("v_runs")).order_by(text("created_utc, run"))
+        names = ("run", "model_revision", "image", "question", "strategy")
+        query: Select[Any] = select(*(column(name) for name in names)).select_from(table("v_runs"))
+        query = query.order_by(text("created_utc, run"))
         if where.strip():
             query = query.where(text("(" + where.replace(":", r"\:") + ")"))
         listed = schema.choices.c
@@ -74,9 +75,9 @@ class Spectra:
             ) from error
         return [
             AskedRun(
-                *row,
-                choices=tuple(one.text for one in choices.get(row[0], [])),
-                expected=next((one.text for one in choices.get(row[0], []) if one.is_expected), None),
+                **row._mapping,
+                choices=tuple(one.text for one in choices.get(row.run, [])),
+                expected=next((one.text for one in choices.get(row.run, []) if one.is_expected), None),
             )
             for row in runs
         ]
@@ -107,8 +108,8 @@ class Spectra:
         packed = {name: pack(array) for name, array in arrays.items()}
         (request,) = requests
         with self.database.writing() as connection:
-            table = schema.spectra.c
-            earlier = list(connection.scalars(select(table.id).where(table.request == request, table.owner == owner)))
+            kept = schema.spectra.c
+            earlier = list(connection.scalars(select(kept.id).where(kept.request == request, kept.owner == owner)))
             drop_arrays(connection, schema.spectrum_arrays, schema.spectrum_arrays.c.spectrum, earlier)
             connection.execute(delete(schema.spectra).where(kept.id.in_(earlier)))
             add_arrays(connection, packed)

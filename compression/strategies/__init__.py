@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from compression.registry import Registry
+from compression.strategies.apet import ApET
+from compression.strategies.average_pool import AveragePool
 from compression.strategies.cdpruner import CDPruner
 from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastervlm import FasterVLM
 from compression.strategies.fastv import FastV
+from compression.strategies.flashsloth import FlashSloth
 from compression.strategies.flashvlm import FlashVLM
 from compression.strategies.geollava8k import GeoLLaVA8K
+from compression.strategies.hired import HiRED
 from compression.strategies.identity import Identity
 from compression.strategies.prumerge import PruMerge
 from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.random_subset import RandomSubset
+from compression.strategies.segpruner import SeGPruner
 from compression.strategies.trim import TRIM
 from compression.strategies.uniform_grid import UniformGrid
+from compression.strategies.vir import ViR
+from compression.strategies.visiondrop import VisionDrop
 from compression.strategies.visionzip import VisionZip
 from compression.strategies.vispruner import VisPruner
 
@@ -24,16 +31,23 @@ CATALOGUE = Registry().register(
     DualComp,
     GeoLLaVA8K,
     VisionZip,
+    VisionDrop,
     PruMerge,
     PruMergePlus,
     FasterVLM,
     VisPruner,
+    HiRED,
+    ApET,
+    SeGPruner,
     DivPrune,
     CDPruner,
     TRIM,
     FlashVLM,
+    ViR,
+    FlashSloth,
     FastV,
     UniformGrid,
+    AveragePool,
     RandomSubset,
 )
 """The strategies of this package."""

@@ -10,6 +10,7 @@ from compression import similarity
 from compression.similarity import (
     best_match,
     cosine,
+    farthest_first,
     farthest_point,
     greedy_determinant,
     min_max,
@@ -66,6 +67,13 @@ def test_farthest_points_never_repeat_even_among_duplicates() -> None:
     assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4, 5]
     assert chosen[0] == 3
     assert distance[3].isinf()
+
+
+def test_farthest_first_takes_any_distance() -> None:
+    places = torch.tensor([0.0, 1.0, 4.0, 10.0])
+    chosen, distance = farthest_first(lambda pick: (places - places[pick]).abs(), 4, 3, torch.tensor(1))
+    assert chosen.tolist() == [1, 3, 2]  # from 1 the farthest is 10; then 4 is 3 from 1, and 0 only 1
+    assert distance[[0, 2, 3]].tolist() == [1, 3, 9]
 
 
 def test_min_max_of_a_constant_is_zero() -> None:

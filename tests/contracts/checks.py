@@ -21,7 +21,7 @@ from compression.errors import InvalidBudget, MissingSignal
 from compression.registry import Registry
 from compression.selection import Fate, Selection
 from compression.tokens import Signal, VisualTokens
-from tests.contracts.toys import awkward_tokens, toy_context, toy_grid, toy_tokens
+from tests.contracts.toys import PER_HEAD, awkward_tokens, toy_context, toy_grid, toy_tokens
 
 
 def budgets(compressor: Compressor, total: int) -> list[int | None]:
@@ -163,7 +163,7 @@ def check_scores_follow_a_permutation_where_declared(compressor: Compressor) -> 
     at = torch.from_numpy(order)
     context = toy_context(tokens)
     signals = {
-        name: value[:, at] if name is Signal.CLS_ATTENTION else value[at] if len(value) == len(tokens) else value
+        name: value[:, at] if name in PER_HEAD else value[at] if len(value) == len(tokens) else value
         for name, value in tokens.signals.items()
     }
     moved = replace(tokens, features=tokens.features[at], signals=signals)
