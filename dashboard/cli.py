@@ -98,6 +98,42 @@ def build_parser() -> argparse.ArgumentParser:
     )
     scenes.add_argument("--questions", type=int, default=12, metavar="N", help="questions per scene (default: 12)")
 
+    told = verb(
+        "pid",
+        "decompose where the information in answers came from, in bits",
+        "keepmap pid --regimes 128 -s identity -s dualcomp@0.25 -s uniform_grid@0.25",
+    )
+    told.add_argument("--where", default="", metavar="SQL", help="which stored runs, a condition over v_runs")
+    told.add_argument(
+        "--by", default="strategy,task", metavar="NAMES", help="order of the table: strategy,task or task,strategy"
+    )
+    told.add_argument(
+        "--regimes", type=int, metavar="N", help="ask the embedded benchmark about N pictures instead of stored runs"
+    )
+    told.add_argument(
+        "-s", "--strategy", action="append", default=[], metavar="STRATEGY", help="with --regimes; repeat it"
+    )
+    told.add_argument(
+        "--intervention",
+        default="shuffled",
+        metavar="NAME",
+        help="what stands in for the other source: shuffled, mean, noise, dropped, options_kept (default: %(default)s)",
+    )
+    told.add_argument(
+        "--selection", default="frozen", metavar="NAME", help="frozen, or rerun: decide anew in every pass"
+    )
+    told.add_argument("--gate", type=float, default=0.3, help="least probability on the choices (default: 0.3)")
+    told.add_argument(
+        "--partners", type=int, default=8, metavar="N", help="passes per sample when shuffled (default: 8)"
+    )
+    told.add_argument("--layers", action="store_true", help="read every layer by the logit lens as well")
+    told.add_argument("--seed", type=int, default=0, help="of pairs, noise and resampling (default: 0)")
+    told.add_argument("--replicates", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    told.add_argument("--model", metavar="ID", help="embedded, a checkpoint's folder, or a hub id (default: embedded)")
+    told.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
+    told.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
+    told.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
     for name, summary in (
         ("strategies", "list the strategies"),
         ("models", "list the models that are offered by name"),
@@ -164,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "run": _run,
         "scenes": _scenes,
+        "pid": _pid,
         "strategies": _strategies,
         "models": _models,
         "train-embedded": _train,
@@ -189,9 +226,10 @@ def _is_ours(error: Exception) -> bool:
     from analysis.errors import AnalysisError
     from compression.errors import CompressionError
     from dashboard.errors import DashboardError
+    from pid.errors import PidError
     from storage.errors import StorageError
 
-    return isinstance(error, Mistake | AnalysisError | CompressionError | DashboardError | StorageError)
+    return isinstance(error, Mistake | AnalysisError | CompressionError | DashboardError | PidError | StorageError)
 
 
 def _settings(options: argparse.Namespace) -> Any:
@@ -314,6 +352,56 @@ def _scenes(options: argparse.Namespace) -> int:
             f"{options.folder} cannot be written: {error.strerror or error}; choose another folder"
         ) from error
     print(f"Wrote {options.count} scenes and {written} questions to {options.folder}")
+    return 0
+
+
+def _pid(options: argparse.Namespace) -> int:
+    from analysis.beliefs import INTERVENTIONS, SELECTIONS
+
+    for flag, value, allowed in (
+        ("--intervention", options.intervention, tuple(INTERVENTIONS)),
+        ("--selection", options.selection, tuple(SELECTIONS)),
+        ("--by", options.by, ("strategy,task", "task,strategy")),
+    ):
+        if value not in allowed:
+            raise Mistake(f"{flag} is one of {'; '.join(allowed)}, got {value!r}")
+    for flag, number, least in (("--partners", options.partners, 2), ("--replicates", options.replicates, 100)):
+        if number < least:
+            raise Mistake(f"{flag} must be at least {least}, got {number}")
+    if options.seed < 0:
+        raise Mistake(f"--seed must be at least 0, got {options.seed}")
+    if not 0 <= options.gate <= 1:
+        raise Mistake(f"--gate is a probability from 0 (off) to 1, got {options.gate:g}")
+    if options.strategy and options.regimes is None:
+        raise Mistake("-s belongs to --regimes; stored runs have their own strategies, --where chooses among them")
+    from analysis.information import Settings
+    from dashboard.report import spectra_json, spectra_report
+
+    settings = Settings(
+        intervention=options.intervention,
+        selection=options.selection,
+        gate=options.gate,
+        partners=options.partners,
+        seed=options.seed,
+        layers=options.layers,
+        replicates=options.replicates,
+    )
+    from dashboard.informing import decompose_for
+
+    spectra, notes = decompose_for(
+        _settings(options),
+        settings,
+        where=options.where,
+        regimes=options.regimes,
+        strategies=tuple(options.strategy) or ("identity",),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if options.json:
+        print(json.dumps(spectra_json(spectra), indent=2))
+    else:
+        print(spectra_report(spectra, by_task=options.by == "task,strategy"))
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
     return 0
 
 

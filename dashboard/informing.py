@@ -13,6 +13,7 @@ from analysis.errors import InvalidInformation
 from analysis.imagery import describe, read_rgb
 from analysis.information import Informed, Settings, beliefs_from, digest_of, from_posteriors, inform
 from analysis.spectrum import Spectrum
+from compression.backends import load_model
 from compression.backends.base import VLM, Progress
 from compression.backends.embedded.backend import CHECKPOINT
 from compression.backends.embedded.regimes import REGIMES, Posteriors, pictures
@@ -20,7 +21,8 @@ from compression.backends.embedded.scenes import make_scene
 from compression.compressor import Cancel, Plan
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
-from storage import AssetMissing, Store, StoreMissing
+from dashboard.settings import Settings as ServerSettings
+from storage import AssetMissing, Store, StoreMissing, open_store
 
 KEPT_IN_MEMORY = 600
 """Encoded pictures that are kept while strategies follow each other."""
@@ -213,3 +215,49 @@ def training_spectra(vlm: VLM, settings: Settings) -> list[tuple[Spectrum, ...]]
             )
         )  # fmt: skip
     return made
+
+
+def decompose_for(
+    served: ServerSettings,
+    settings: Settings,
+    *,
+    where: str = "",
+    regimes: int | None = None,
+    strategies: Sequence[str] = ("identity",),
+    tell: Callable[[str], None] = lambda _line: None,
+) -> tuple[list[Spectrum], list[str]]:
+    """What `keepmap pid` does: load the model, gather samples, compute what is missing, store it.
+
+    Args:
+        served: Store, model and device.
+        settings: How to ask and estimate.
+        where: Which stored runs.
+        regimes: Pictures of the embedded benchmark to ask about instead, or None.
+        strategies: For the benchmark; the uncompressed model is asked first, as the reference.
+        tell: Receives a line before the passes and now and then.
+
+    Returns:
+        The spectra, and sentences about what was left out.
+    """
+    plans = [CATALOGUE.plan(name) for name in dict.fromkeys(strategies)]
+    plans.sort(key=lambda plan: plan.info.name != "identity")
+    vlm = load_model(served.model, device=served.device)
+    with open_store(served.db, assets=served.assets_path) as store:
+        askings = stored_askings(store, vlm, where) if regimes is None else regime_askings(vlm, regimes, plans)
+        tell(f"Up to {passes(askings, settings):,} questions are put to the model; what is stored is not asked again.")
+        spectra = inform_and_store(store, vlm, askings, settings, progress=_now_and_then(tell))
+    return spectra, list(dict.fromkeys(note for one in askings for note in one.notes))
+
+
+def _now_and_then(tell: Callable[[str], None]) -> Progress:
+    """Progress of one strategy in quarters."""
+    told = 0
+
+    def progress(message: str, share: float) -> None:
+        nonlocal told
+        quarter = int(4 * share)
+        if quarter != told:
+            told = quarter % 4
+            tell(message)
+
+    return progress

@@ -1,4 +1,4 @@
-"""A run for the command line: as a JSON object, and as rows of a plain table."""
+"""Runs and decompositions for the command line: as JSON, and as rows of a plain table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.run import ImageRef, Run
+from analysis.spectrum import ATOMS, Interval, Spectrum
 from compression.backends.base import Seconds
 
 
@@ -83,6 +84,47 @@ def run_row(run: Run) -> dict[str, str]:
         "KV KiB": f"{run.cost.kv_cache_bytes / 1024:,.0f}",
         "run": run.id[:8],
     }
+
+
+def spectra_json(spectra: Sequence[Spectrum]) -> list[dict[str, Any]]:
+    """Decompositions as plain values, everything that is stored of them."""
+    return [one.to_json() for one in spectra]
+
+
+def spectra_report(spectra: Sequence[Spectrum], *, by_task: bool = False) -> str:
+    """The table of decompositions with intervals, and the conditions under which they hold."""
+    if not spectra:
+        return "No decomposition."
+    rows = sorted(spectra, key=lambda one: one.task) if by_task else list(spectra)
+    with_layers = any(one.layer is not None for one in spectra)
+    first = spectra[0].method
+    conditions = (
+        f"{first.measure.upper()} by {first.estimator}, intervention {first.intervention}, "
+        f"selection {first.selection}, gate {first.gate:g}, {first.level:.0%} intervals ({first.interval}, {first.replicates:,} replicates), "
+        f"seed {first.seed}. Bits; * one-sided."
+    )
+    return plain_table([_spectrum_row(one, with_layers=with_layers) for one in rows]) + "\n" + conditions
+
+
+def _spectrum_row(one: Spectrum, *, with_layers: bool) -> dict[str, str]:
+    gated = "/".join(f"{one.gated.get(name, 0.0):.2f}" for name in ("full", "vision", "language"))
+    return {
+        "strategy": one.strategy,
+        "task": one.task or one.family,
+        **({"layer": "answer" if one.layer is None else str(one.layer + 1)} if with_layers else {}),
+        "n": f"{one.samples:,}",
+        **{atom.replace("_", " "): _bits(one.atoms[atom]) for atom in ATOMS},
+        "total": _bits(one.total),
+        "width": f"{one.upper - one.lower:.0e}",
+        "gated f/v/l": gated,
+        "incoherence": f"{one.incoherence:.3f}",
+        "right": "" if one.accuracy is None else f"{one.accuracy:.2f}",
+        "blind": "" if one.accuracy_blind is None else f"{one.accuracy_blind:.2f}",
+    }
+
+
+def _bits(part: Interval) -> str:
+    return f"{part.value:.3f} ({part.low:.3f}-{part.high:.3f}{'*' if part.is_one_sided else ''})"
 
 
 def plain_table(rows: Sequence[dict[str, str]]) -> str:

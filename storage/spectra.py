@@ -55,7 +55,7 @@ class Spectra:
             InvalidCondition: the database cannot read it.
         """
         names = ("run", "model_revision", "image", "question", "strategy")
-        query: Select[Any] = select(*(column(name) for name in names)).select_from(table("v_runs"))
+        query: Select[Any] = select(table("v_runs", *(column(name) for name in names)))
         query = query.order_by(text("created_utc, run"))
         if where.strip():
             query = query.where(text("(" + where.replace(":", r"\:") + ")"))
@@ -68,8 +68,10 @@ class Spectra:
                     select(listed.run, listed.text, listed.is_expected).order_by(listed.run, listed.position)
                 ):
                     choices.setdefault(row.run, []).append(row)
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        except (SQLAlchemyError, StoreCorrupt) as error:
+            if not where.strip():
+                raise
+            reason = str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
             raise InvalidCondition(
                 f"the condition is not one over the columns of v_runs ({reason}); write for example task = 'count'"
             ) from error
