@@ -30,7 +30,7 @@ from dashboard.jobs import Jobs
 from dashboard.models import Models
 from dashboard.pages.shown import load
 from dashboard.pages.wiring import build_blocks
-from dashboard.samples import Samples, add_bundles
+from dashboard.samples import Samples, add_bundles, add_information
 from dashboard.server import build_api
 from dashboard.settings import Settings
 from dashboard.tables import csv_text
@@ -103,6 +103,7 @@ def serve(settings: Settings) -> None:
     _check_address(settings)
     with open_store(settings.db, assets=settings.assets_path) as store:
         add_bundles(store)
+        add_information(store)
         if not store.is_read_only:
             store.release_images()
         app = build_app(settings, store)

@@ -99,8 +99,10 @@ def stored_askings(store: Store, vlm: VLM, where: str = "") -> list[Asking]:
             found.setdefault(row.strategy, {})[row.image, prompt.text] = sample
     askings = []
     for strategy, members in sorted(found.items(), key=lambda item: not item[0].startswith("identity")):
-        samples, lonely = _with_partners(list(members.values()))
-        said = [*notes, f"{lonely} questions of {strategy} have no other with the same choices."] if lonely else notes
+        # In one order whatever the runs' ids are, so that strategies can be paired.
+        samples, lonely = _with_partners([members[key] for key in sorted(members)])
+        said = [*notes, f"Left out of {strategy}: {lonely} without another question with the same choices."]
+        said = said if lonely else notes
         if samples:
             askings.append(Asking(CATALOGUE.plan(strategy), tuple(samples), tuple(said)))
     if not askings:

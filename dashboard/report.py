@@ -98,10 +98,10 @@ def spectra_report(spectra: Sequence[Spectrum], *, by_task: bool = False) -> str
     rows = sorted(spectra, key=lambda one: one.task) if by_task else list(spectra)
     with_layers = any(one.layer is not None for one in spectra)
     first = spectra[0].method
+    intervals = f"{first.level:.0%} intervals ({first.interval}, {first.replicates:,} replicates)"
     conditions = (
         f"{first.measure.upper()} by {first.estimator}, intervention {first.intervention}, "
-        f"selection {first.selection}, gate {first.gate:g}, {first.level:.0%} intervals ({first.interval}, {first.replicates:,} replicates), "
-        f"seed {first.seed}. Bits; * one-sided."
+        f"selection {first.selection}, gate {first.gate:g}, {intervals}, seed {first.seed}. Bits; * one-sided."
     )
     return plain_table([_spectrum_row(one, with_layers=with_layers) for one in rows]) + "\n" + conditions
 

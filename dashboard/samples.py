@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.imagery import encode_png, write_geotiff
 from analysis.pipeline import SYNTHETIC_TAG
+from analysis.spectrum import Spectrum
 from compression.backends.embedded.questions import FAMILIES, REGIME_TASKS, TASKS, Question, ask
 from compression.backends.embedded.scenes import VIEW, Scene, make_scene
 from storage import StorageError, Store
@@ -26,6 +28,9 @@ SCENES = ((2008, 1024), (2011, 1024), (2003, 1024), (2020, 1024), (1014, 256), (
 
 BUNDLES = Path(__file__).parent / "assets" / "bundles"
 """Finished comparisons that come with Keepmap, one folder each, as `storage.bundle.export_comparison` writes them."""
+
+INFORMATION = BUNDLES / "information.jsonl"
+"""Decompositions that come with Keepmap, one JSON object a line, as `dashboard.bundled` writes them."""
 
 _QUESTIONS = 12
 _FIRST = ("dir", "cell", "cellcover", "count", "colour", "quarter", "side", "presence")
@@ -144,6 +149,26 @@ def add_bundles(store: Store, folder: Path = BUNDLES) -> list[str]:
         except StorageError as error:
             log.warning("the sample comparison in %s was left out: %s", bundle.name, error)
     return added
+
+
+def add_information(store: Store, file: Path = INFORMATION) -> int:
+    """Put the decompositions that come with Keepmap into a store that has none of them; returns how many.
+
+    A store that can only be read, and a file that does not fit any more, are no reason not to start.
+    """
+    if store.is_read_only or not file.exists() or store.has_sample_spectra():
+        return 0
+    try:
+        spectra = [Spectrum.from_json(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        by_request: dict[str, list[Spectrum]] = {}
+        for one in spectra:
+            by_request.setdefault(one.request, []).append(one)
+        for members in by_request.values():
+            store.add_spectra(members, {}, is_sample=True)
+    except (StorageError, KeyError, TypeError, ValueError) as error:
+        log.warning("the sample decompositions were left out: %s", error)
+        return 0
+    return len(spectra)
 
 
 def _write(path: Path, scene: Scene) -> None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import Select, column, delete, insert, select, table, text, true
+from sqlalchemy import Select, column, delete, exists, insert, select, table, text, true
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.spectrum import ATOMS, Spectrum
 from storage import schema
 from storage.arrays import PackedArray, pack, unpack
 from storage.database import Database
-from storage.errors import InvalidCondition, NotStorable, SpectrumNotFound, StoreCorrupt
+from storage.errors import InvalidCondition, NotStorable, SpectrumNotFound, StoreCorrupt, StoreUnavailable
 from storage.rows import json_text, page
 from storage.runs import add_arrays, drop_arrays, visible
 
@@ -68,7 +68,7 @@ class Spectra:
                     select(listed.run, listed.text, listed.is_expected).order_by(listed.run, listed.position)
                 ):
                     choices.setdefault(row.run, []).append(row)
-        except (SQLAlchemyError, StoreCorrupt) as error:
+        except (SQLAlchemyError, StoreUnavailable) as error:
             if not where.strip():
                 raise
             reason = str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
@@ -149,6 +149,11 @@ class Spectra:
             raise StoreCorrupt(
                 f"a stored decomposition cannot be read ({error!r}); restore the store from a backup"
             ) from error
+
+    def has_sample_spectra(self) -> bool:
+        """Whether decompositions that came with Keepmap are there."""
+        with self.database.reading() as connection:
+            return bool(connection.scalar(select(exists().where(schema.spectra.c.is_sample))))
 
     def spectrum_arrays(self, spectrum_id: str) -> dict[str, NDArray[Any]]:
         """The beliefs behind a spectrum, by name; empty for the spectrum of a layer.
