@@ -123,7 +123,9 @@ def test_a_photograph_is_labelled_as_outside_the_models_domain(embedded, tmp_pat
     assert OUT_OF_DOMAIN in run.labels
     assert any("not on photographs" in notice for notice in run.notices)
     assert any("resized from 500 × 300 to 427 × 256 pixels: 1 × 2 cells" in notice for notice in run.notices)
-    assert run.grid.boxes()[-1].tolist() == [500 * 15 / 16, 300 * 15 / 16, 500, 300]
+    # The last patch begins on the image and ends on the padding of its cell.
+    patch = 16 * 300 / 256
+    assert run.grid.boxes()[-1].tolist() == pytest.approx([26 * patch, 15 * patch, 27 * patch, 300])
     assert run.answer.is_correct is None
     assert run.evidence_recall is None
     assert run.task == "count"
