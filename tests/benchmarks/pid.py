@@ -4,9 +4,9 @@
 
 Goals: at least 3 times faster than the exponential-cone program (Clarabel) from 10 x 10 x 5 on, 15 times from
 20 x 20 x 10; 1,000 bootstrap replicates of a 4 x 4 x 4 table within 2 s; 2,048 samples of posteriors with 4 options
-within 1 s; all on one core. The two solvers take turns on the same random tables, so that a busy machine slows both, and
-the median of the pairs' ratios counts. CPU seconds. The conic time is the solver's alone: building its program is not
-counted, while ours is the whole of `pid.decompose`. `--large` adds sizes at which the conic solver takes minutes.
+within 1 s; all on one core. The two solvers take turns on the same random tables, so that a busy machine slows both,
+and the median of the pairs' ratios counts. CPU seconds. The conic time is the solver's alone: building its program is
+not counted, while ours is the whole of `pid.decompose`. `--large` adds sizes at which the conic solver takes minutes.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ def main() -> None:
         together = f"{batched(size):.2f}" if np.prod(size) <= 256 else "–"
         goal = max((least for start, least in GOALS.items() if np.prod(size) >= np.prod(start)), default=None)
         said = "–" if goal is None else f"≥ {goal:g} {'met' if ratio >= goal else 'missed'}"
-        print(
-            f"| {'×'.join(map(str, size))} | {ours:.2f} | {together} | {conic:.2f} | {ratio:.1f} | {said} | {width:.1e} |"
-        )
+        name = "×".join(map(str, size))
+        print(f"| {name} | {ours:.2f} | {together} | {conic:.2f} | {ratio:.1f} | {said} | {width:.1e} |")
 
     counts = np.random.default_rng(3).multinomial(1000, random_table(np.random.default_rng(4), (4, 4, 4)).ravel())
     rows = loose_answers(2048)
