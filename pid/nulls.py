@@ -49,8 +49,8 @@ def null_test(counts: ArrayLike, quantity: str, *, replicates: int = 999, seed: 
     Nulls, of the empirical p: "information_1" p(x1) p(x2,y), "information_2" p(x2) p(x1,y), "total" p(x1,x2) p(y), as
     if the label (or a source) had been permuted; "synergy" the coupling Q* that attains the union information, which
     has the same pair marginals and no synergy; "unique_1" the p closest to the data in which x1 is a garbling of x2,
-    and likewise "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since one uninformative source
-    suffices: the larger p-value counts.
+    and one in which it is as good as x2; likewise "unique_2"; "redundancy" both p(x1) p(x2,y) and p(x2) p(x1,y), since
+    one uninformative source suffices. Of two nulls the larger p-value counts.
 
     Raises:
         InvalidTable: no table of counts.
@@ -66,7 +66,7 @@ def null_test(counts: ArrayLike, quantity: str, *, replicates: int = 999, seed: 
     rng = np.random.default_rng(seed)
     tests = []
     for null in NULLS[quantity](p):
-        drawn = rng.multinomial(n, (null / null.sum()).ravel(), replicates).reshape(-1, *p.shape)
+        drawn = rng.multinomial(n, (null / null.sum()).ravel(), replicates).reshape(-1, *null.shape)
         values = _values(drawn / n, quantity)
         tests.append(_compared(quantity, observed, values))
     return max(tests, key=lambda test: test.p_value)
@@ -106,7 +106,7 @@ def cloud_null_test(said: Posteriors, quantity: str, *, replicates: int = 999, s
         rows = (null.sum(1)[x1], null.sum(0)[x2], null[x1, x2])
         clouds = Posteriors.read(*(one / one.sum(1, keepdims=True) for one in rows), weights=mass[x1, x2])
         drawn = rng.multinomial(groups, clouds.weights, replicates).astype(np.float64)
-        values = CloudReplicator(clouds, max(pairs.shape[:2]))(drawn)[:, place]
+        values = CloudReplicator(clouds, max(null.shape[:2]))(drawn)[:, place]
         tests.append(_compared(quantity, observed, values))
     return max(tests, key=lambda test: test.p_value)
 
@@ -165,7 +165,10 @@ def _without_synergy(p: Array) -> list[Array]:
 
 
 def _garbled(p: Array) -> list[Array]:
-    """The likeliest p(x1,y) that is a garbling of p(x2,y), with x1 and x2 as dependent as in p.
+    """The likeliest p(x1,y) that is a garbling of p(x2,y), and p(x2,y) itself; x1 and x2 as dependent as in p.
+
+    By chance unique_1 is largest where both sources are equally good, and noise may have made the fitted garbling worse
+    than that: the second null has an x1 with the posteriors of x2, drawn by the optimal coupling Q*(x2|x1).
 
     Expectation–maximisation of Σ p(x1,y) ln Σ_x2 G(x1|x2) p(x2,y) over channels G, a concave problem. p is then scaled
     to the pair marginals (Gb, b) label by label: how x1 and x2 err together decides what unique_1 is by chance.
@@ -180,7 +183,11 @@ def _garbled(p: Array) -> list[Array]:
         channel = channel * (np.divide(a, fitted, out=np.zeros_like(a), where=fitted > 0) @ b.T)
         total = channel.sum(0)
         channel = np.where(total > 0, channel / np.where(total > 0, total, 1.0), 1 / len(p))
-    return [_scaled(p, channel @ b, b)]
+    given = np.divide(
+        pairs, pairs.sum(1, keepdims=True), out=np.zeros_like(pairs), where=pairs.sum(1, keepdims=True) > 0
+    )
+    equal = np.einsum("ik,ijy->kjy", given, p)
+    return [_scaled(p, channel @ b, b), _scaled(equal, b, b)]
 
 
 def _scaled(p: Array, a: Array, b: Array) -> Array:
