@@ -83,6 +83,7 @@ def test_what_is_there_is_found(quantity: str) -> None:
     assert found.observed > found.null_95 > found.null_mean >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantity", "name"), [(one, name) for one, names in LACKING.items() for name in names])
 def test_what_is_not_there_is_found_no_more_often_than_chance(quantity: str, name: str) -> None:
     values = [null_test(drawn(name, seed), quantity, replicates=39, seed=seed).p_value for seed in range(20)]
@@ -101,6 +102,7 @@ def said(name: str, seed: int = 0) -> Posteriors:
     return Posteriors.read(*answers(table, 300, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ATOMS)
 def test_what_posteriors_have_is_found_and_what_they_have_not_is_not(quantity: str) -> None:
     assert cloud_null_test(said(HAVING[quantity]), quantity, replicates=99).p_value == pytest.approx(0.01)
