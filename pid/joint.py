@@ -35,7 +35,7 @@ def entropy(p: Array, axes: int = 1) -> Array:
 def mutual_information(pairs: Array) -> Array:
     """I(X;Y) in bits of pair tables [..., symbols, labels] that sum to 1; never below 0.
 
-    Σ p(x,y) log2 [p(x,y) / (p(x) p(y))] (Cover & Thomas, Elements of Information Theory, eq. 2.28), as a sum of terms
+    Σ p(x,y) log2 [p(x,y) / (p(x) p(y))] (Cover & Thomas, Elements of Information Theory), as a sum of terms
     p(x,y) log2 (1/ratio) − p(x,y) + p(x)p(y), each at least 0, so that no digits cancel where the two are independent.
     """
     outer = pairs.sum(-1, keepdims=True) * pairs.sum(-2, keepdims=True)
