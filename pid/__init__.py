@@ -15,7 +15,7 @@ from pid.gates import GATES, Gate
 from pid.joint import Joint
 from pid.measures import CATALOGUE
 from pid.measures.gaussian import gaussian
-from pid.nulls import NullTest, null_test
+from pid.nulls import NullTest, cloud_null_test, null_test
 from pid.posteriors import ByPass, Posteriors
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "PidError",
     "Posteriors",
     "cloud_bias",
+    "cloud_null_test",
     "clouds",
     "decompose",
     "decompose_many",

@@ -100,7 +100,7 @@ def batch(
     Then I_Q = loss + I1, redundancy = I1 + I2 − I_Q, unique_1 = I_Q − I2, unique_2 = I_Q − I1, synergy = I12 − I_Q.
 
     As published: anchored on the first source, dependent on how samples fall into batches, without error bars.
-    Source: Liang et al., Quantifying & modeling multimodal interactions, NeurIPS 2023, arXiv:2302.12247, algorithm 1;
+    Source: Liang et al., Quantifying & modeling multimodal interactions, NeurIPS 2023, arXiv:2302.12247;
     settings of Xiu, Luo, Nakayama, ICLR 2026, arXiv:2603.29676.
 
     Args:

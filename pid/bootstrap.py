@@ -147,7 +147,7 @@ def intervals(
     """Intervals of `values`, from deviations of the statistic's replicates from its value at the weights as they are.
 
     basic: value − (upper and lower quantiles of the deviations), which reflects the bootstrap's bias (Davison &
-    Hinkley 1997, eq. 5.6). bca: quantiles corrected for median bias and acceleration (Efron 1987, eq. 2.3; the
+    Hinkley 1997). bca: quantiles corrected for median bias and acceleration (Efron 1987; the
     acceleration from a jackknife over at most 50 blocks). subsampling: deviations of draws of a quarter without
     replacement, scaled by the square root of b/(n − b) (Politis, Romano, Wolf 1999, with the finite-population factor).
 

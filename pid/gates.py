@@ -4,9 +4,8 @@ The BROJA atoms are exact. Where they have a closed form it is written out; the 
 redundancies of I_min, MMI and I_CCS, are those of public implementations (dit, BROJA_2PID; I_CCS of one only).
 
 Sources: AND, XOR, UNQ, RDN, RDNXOR, RDNUNQXOR, IMPERFECTRDN: Griffith & Koch, Quantifying synergistic mutual
-information, 2014, arXiv:1205.4265. BOOM, NOTTWO, PNTUNQ, DIFF, REDUCEDOR: as collected in James, Emenheiser,
-Crutchfield, Unique information via dependency constraints, J. Phys. A 52 (2019) 014002, and in the package dit.
-COPYCORR: Harder, Salge, Polani, Bivariate measure of redundant information, Phys. Rev. E 87 (2013) 012130.
+information, 2014, arXiv:1205.4265. COPYCORR, the copy of two correlated bits: Harder, Salge, Polani, Bivariate
+measure of redundant information, Phys. Rev. E 87 (2013) 012130. The others by their names in github.com/dit/dit.
 """
 
 from __future__ import annotations

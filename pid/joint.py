@@ -18,6 +18,9 @@ Indices = NDArray[np.intp]
 NORMALISATION_TOLERANCE = 1e-6
 """How far a table may sum from 1 before it is refused; within it, it is renormalised."""
 
+VANISHING = 1e-140
+"""Mass below which a cell adds nothing to an information in float64, and its reciprocal or square might overflow."""
+
 
 def xlogx(p: Array) -> Array:
     """Values of p log2 p elementwise in bits, 0 where p is 0."""
@@ -32,14 +35,13 @@ def entropy(p: Array, axes: int = 1) -> Array:
 def mutual_information(pairs: Array) -> Array:
     """I(X;Y) in bits of pair tables [..., symbols, labels] that sum to 1; never below 0.
 
-    Σ p(x,y) log2 [p(x,y) / (p(x) p(y))] (Cover & Thomas, Elements of Information Theory, eq. 2.28), as a sum of terms
+    Σ p(x,y) log2 [p(x,y) / (p(x) p(y))] (Cover & Thomas, Elements of Information Theory), as a sum of terms
     p(x,y) log2 (1/ratio) − p(x,y) + p(x)p(y), each at least 0, so that no digits cancel where the two are independent.
     """
     outer = pairs.sum(-1, keepdims=True) * pairs.sum(-2, keepdims=True)
-    positive = pairs > 0
+    positive = pairs > VANISHING
     ratio = np.divide(outer, pairs, out=np.ones_like(pairs), where=positive)
-    # A product of two marginals may underflow to 0 beside a cell that does not; it then adds nothing that counts.
-    terms = np.where(positive, -pairs * np.log(np.where(ratio > 0, ratio, 1.0)) - pairs, 0.0) + outer
+    terms = np.where(positive, -pairs * np.log(ratio) - pairs, 0.0) + outer
     return np.asarray(np.maximum(terms.reshape(*pairs.shape[:-2], -1).sum(-1), 0.0) / np.log(2))
 
 

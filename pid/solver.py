@@ -25,18 +25,22 @@ from pid.newton import Newton
 
 LIMIT = 1e-6
 """Widest enclosure in bits that is ever given; a wider one raises SolverStalled."""
-TARGET = 1e-9
+TARGET = 1e-8
 """Width in bits at which a problem is finished, unless the caller asks for less."""
 NEGLIGIBLE = 1e-14
 """Cells below this take no part in the path; the bounds are computed with them, and prove that it costs nothing."""
 FAR = -45.0
 """Multiplier of such a cell: e^−45 adds nothing to g, and 45 times its mass nothing to the bound."""
 STEPS = 80
+LATE = 20
+"""Step from which bounds are taken of every problem; before, only of those whose gap is nearly closed."""
 STAGNATION = 8
 """Steps without a narrower enclosure after which a problem is left."""
 REACH = 4.0
 """Largest change of a multiplier in one step. The tangent of g says nothing of a label of negligible share in all its
 pairs: unchecked, its multiplier overshoots by the ratio of what the share should be to what it is."""
+REFINED = 1e-6
+"""Gap in nats below which directions are refined, so that the primal residual can follow it down."""
 BATCH_BYTES = 2**26
 """Size of the largest array of one batch; more problems are solved in several."""
 LN2 = float(np.log(2))
@@ -161,7 +165,7 @@ def _follow(a: Array, b: Array, target: float, caution: int) -> tuple[Array, Arr
     for step in range(STEPS * (1 + caution) + 1):
         pairs = np.isfinite(path.g)
         gap = np.where(pairs, path.weight * path.slack, 0.0).sum((1, 2))
-        near = gap < 1e3 * target + 1e-6
+        near = (gap < 10 * target) | (step >= LATE)
         if near.any():
             here = path.only(near)
             place = here.place
@@ -206,7 +210,7 @@ def _advance(path: _Path, caution: int) -> None:
     centring = np.clip((ahead / mean) ** 3, (1e-6, 0.05, 0.3)[caution], 1.0)
     second_order = np.clip(dw * ds, -10 * mean, 10 * mean) if caution < 2 else np.zeros_like(w)
     dlam, dmu, ds, dw = newton.direction(
-        centring * mean, second_order, refine=bool((mean * count[:, None, None] < 1e-4).any())
+        centring * mean, second_order, refine=bool((mean * count[:, None, None] < REFINED).any())
     )
     reach = (0.99, 0.9, 0.7)[caution]
     primal, dual = _length(w, dw, reach), _length(s, ds, reach)

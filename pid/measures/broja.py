@@ -20,7 +20,7 @@ def broja(joint: Joint) -> Atoms:
     I∪ = min {I_Q(X1,X2;Y) : Q(x1,y) = P(x1,y), Q(x2,y) = P(x2,y)}; redundancy = I1 + I2 − I∪, unique_1 = I∪ − I2,
     unique_2 = I∪ − I1, synergy = I12 − I∪. The enclosure [lower, upper] is a proof, at most 1e-6 bits wide.
     No atom is negative; redundancy and the unique atoms depend on the pair marginals only.
-    Source: Bertschinger, Rauh, Olbrich, Jost, Ay, Quantifying unique information, Entropy 16 (2014) 2161, eq. 1–4.
+    Source: Bertschinger, Rauh, Olbrich, Jost, Ay, Quantifying unique information, Entropy 16 (2014) 2161.
     """
     return broja_many([joint])[0]
 

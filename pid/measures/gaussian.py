@@ -30,7 +30,7 @@ def gaussian(covariance: ArrayLike, sizes: tuple[int, int, int]) -> Atoms:
     the gap of the linearised problem, ⟨G, C⟩ + ‖G‖_* at gradient G, bounds the error from below (Frank & Wolfe 1956).
     For a scalar Y it equals MMI (Barrett 2015). Search: spectral projected gradient (Birgin, Martínez, Raydan 2000).
     Source: Venkatesh et al., Gaussian partial information decomposition: bias correction and application to
-    high-dimensional data, NeurIPS 2023, arXiv:2307.10515, sections 2 and 3.
+    high-dimensional data, NeurIPS 2023, arXiv:2307.10515.
 
     Args:
         covariance: symmetric, positive definite [x1 + x2 + y, x1 + x2 + y].

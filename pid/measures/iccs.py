@@ -21,7 +21,7 @@ def iccs(joint: Joint) -> Atoms:
     information i under P̂ and c = i(x1;y) + i(x2;y) − i(x1,x2;y), redundancy = Σ P̂ c over the outcomes at which c,
     i(x1;y), i(x2;y) and i(x1,x2;y) have the same sign. Atoms can be negative.
     Source: Ince, Measuring multivariate redundant information with pointwise common change in surprisal, Entropy 19
-    (2017) 318, eq. 28–31.
+    (2017) 318.
     """
     p = maximum_entropy(joint.table)
     positive = p > 0

@@ -13,7 +13,7 @@ def imin(joint: Joint) -> Atoms:
 
     s_i(y) = Σ_x P(x_i = x | y) log2 [P(y | x_i = x) / P(y)]; redundancy = Σ_y P(y) min(s_1(y), s_2(y)).
     It takes equal amounts for equal content: two independent copied bits share one bit. Atoms are never negative.
-    Source: Williams, Beer, Nonnegative decomposition of multivariate information, 2010, arXiv:1004.2515, eq. 2 and 4.
+    Source: Williams, Beer, Nonnegative decomposition of multivariate information, 2010, arXiv:1004.2515.
     """
     labels = joint.labels
     redundancy = float((labels * np.minimum(*(specific_information(one) for one in (joint.first, joint.second)))).sum())

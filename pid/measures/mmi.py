@@ -12,7 +12,7 @@ def mmi(joint: Joint) -> Atoms:
     One unique atom is always 0. For a jointly Gaussian scalar Y it is what every measure gives whose redundancy depends
     on the pair marginals only.
     Source: Barrett, Exploration of synergistic and redundant information sharing, Phys. Rev. E 91 (2015)
-    052802, eq. 17.
+    052802.
     """
     first, second = joint.information_1, joint.information_2
     return Atoms.from_union((first, second, joint.information_12), max(first, second), measure="mmi")

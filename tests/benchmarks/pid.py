@@ -71,8 +71,8 @@ def main() -> None:
         together = f"{batched(size):.2f}" if np.prod(size) <= 256 else "–"
         goal = max((least for start, least in GOALS.items() if np.prod(size) >= np.prod(start)), default=None)
         said = "–" if goal is None else f"≥ {goal:g} {'met' if ratio >= goal else 'missed'}"
-        shape = "×".join(map(str, size))
-        print(f"| {shape} | {ours:.2f} | {together} | {conic:.2f} | {ratio:.1f} | {said} | {width:.1e} |")
+        name = "×".join(map(str, size))
+        print(f"| {name} | {ours:.2f} | {together} | {conic:.2f} | {ratio:.1f} | {said} | {width:.1e} |")
 
     counts = np.random.default_rng(3).multinomial(1000, random_table(np.random.default_rng(4), (4, 4, 4)).ravel())
     rows = loose_answers(2048)

@@ -43,7 +43,7 @@ def test_extrapolation_removes_most_of_the_bias_of_synergy() -> None:
 def test_the_bias_of_the_average_posterior_is_its_mean_error() -> None:
     p = random_table(np.random.default_rng(4), (5, 5, 3), "sparse")
     truth = Joint.read(p).information_12
-    found = [cloud_bias(Posteriors.read(*answers(p, 40, seed)))[-1] for seed in range(60)]
+    found = [cloud_bias(Posteriors.read(*answers(p, 40, seed)))[-1] for seed in range(40)]
     assert {one.method for one in found} == {"posterior-average"}
     assert max(one.bias for one in found) < 0
     error = np.mean([one.raw for one in found]) - truth

@@ -65,6 +65,11 @@ def test_mutual_information_is_that_of_the_definition() -> None:
         assert mutual_information(p) == pytest.approx(slow, abs=1e-12)
 
 
+def test_masses_down_to_the_smallest_float_do_no_harm() -> None:
+    pairs = np.array([[0.5, 5e-324], [1e-300, 0.5]])
+    assert mutual_information(pairs) == pytest.approx(1.0)
+
+
 def test_independent_variables_have_no_information_to_the_last_digit() -> None:
     assert mutual_information(np.outer([0.1, 0.9], [0.3, 0.3, 0.4])) <= 1e-16
 

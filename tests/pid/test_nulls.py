@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pid import GATES, decompose, null_test
-from pid.errors import InvalidSetting
+from pid import ATOMS, GATES, Posteriors, cloud_null_test, decompose, null_test
+from pid.errors import InvalidSetting, TooFewSamples
 from pid.nulls import NULLS
+from tests.pid.samples import answers, loose_answers
 from tests.pid.tables import mixed_with_noise, random_table
 
 N = 600
 LACKING = {
-    "redundancy": ("UNQ", "XOR"),
+    "redundancy": ("UNQ1", "XOR"),
     "unique_1": ("AND", "RDN"),
     "unique_2": ("AND", "UNQ1"),
     "synergy": ("UNQ1", "RND"),
@@ -60,9 +61,10 @@ def test_the_nulls_of_synergy_and_unique_atoms_keep_what_they_should() -> None:
     (synergy,) = NULLS["synergy"](p)
     np.testing.assert_allclose(synergy.sum(1), p.sum(1), atol=1e-12)
     np.testing.assert_allclose(synergy.sum(0), p.sum(0), atol=1e-12)
-    (unique_1,), (unique_2,) = NULLS["unique_1"](p), NULLS["unique_2"](p)
-    np.testing.assert_allclose(unique_1.sum(0), p.sum(0), atol=1e-12)
-    np.testing.assert_allclose(unique_2.sum(1), p.sum(1), atol=1e-12)
+    for null in NULLS["unique_1"](p):
+        np.testing.assert_allclose(null.sum(0), p.sum(0), atol=1e-12)
+    for null in NULLS["unique_2"](p):
+        np.testing.assert_allclose(null.sum(1), p.sum(1), atol=1e-12)
 
 
 def test_the_null_of_a_unique_atom_that_is_zero_already_is_the_data() -> None:
@@ -70,7 +72,7 @@ def test_the_null_of_a_unique_atom_that_is_zero_already_is_the_data() -> None:
     rng = np.random.default_rng(3)
     pair = random_table(rng, (3, 3, 1))[:, :, 0]
     markov = rng.dirichlet(np.ones(3), 3).T[:, :, None] * pair[None]
-    (null,) = NULLS["unique_1"](markov)
+    null, _ = NULLS["unique_1"](markov)
     np.testing.assert_allclose(null, markov, atol=2e-3)
 
 
@@ -81,6 +83,7 @@ def test_what_is_there_is_found(quantity: str) -> None:
     assert found.observed > found.null_95 > found.null_mean >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantity", "name"), [(one, name) for one, names in LACKING.items() for name in names])
 def test_what_is_not_there_is_found_no_more_often_than_chance(quantity: str, name: str) -> None:
     values = [null_test(drawn(name, seed), quantity, replicates=39, seed=seed).p_value for seed in range(20)]
@@ -92,3 +95,33 @@ def test_a_quantity_or_a_number_of_replicates_that_there_is_not_is_refused() -> 
         null_test(drawn("AND"), "bias")
     with pytest.raises(InvalidSetting, match="5 replicates cannot show p = 0.05; at least 19"):
         null_test(drawn("AND"), "synergy", replicates=5)
+
+
+def said(name: str, seed: int = 0) -> Posteriors:
+    table = mixed_with_noise(next(gate for gate in GATES if gate.name == name).table, 0.1)
+    return Posteriors.read(*answers(table, 300, seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantity", ATOMS)
+def test_what_posteriors_have_is_found_and_what_they_have_not_is_not(quantity: str) -> None:
+    assert cloud_null_test(said(HAVING[quantity]), quantity, replicates=99).p_value == pytest.approx(0.01)
+    lacking = LACKING[quantity][-1]
+    values = [cloud_null_test(said(lacking, seed), quantity, replicates=39, seed=seed).p_value for seed in range(10)]
+    assert sum(one <= 0.05 for one in values) <= 2
+
+
+def test_posteriors_of_passes_that_disagree_can_be_tested() -> None:
+    found = cloud_null_test(Posteriors.read(*loose_answers(200)), "synergy", replicates=39)
+    assert 0 < found.p_value <= 1
+    assert np.isfinite([found.observed, found.null_mean, found.null_95]).all()
+
+
+def test_posteriors_that_cannot_be_tested_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="no null of posteriors is known for 'total'"):
+        cloud_null_test(said("AND"), "total")
+    with pytest.raises(TooFewSamples, match="1 samples of 1 group; a test needs at least 2"):
+        cloud_null_test(Posteriors.read(*(one[:1] for one in loose_answers(3))), "synergy")
+    rows = np.array([[0.5, 0.5, np.nan], [0.2, 0.3, 0.5]])
+    with pytest.raises(InvalidSetting, match="the samples have 2, 3 options; test those of one number"):
+        cloud_null_test(Posteriors.read(rows, rows, rows), "synergy")
