@@ -138,13 +138,13 @@ def test_only_commands_of_keepmap_are_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_and_the_python_example_of_the_readme_run(tmp_path: Path) -> None:
+def test_the_commands_and_the_python_examples_of_the_readme_run(tmp_path: Path) -> None:
     for command in docs.commands_shown(README):
         assert docs.run(command, tmp_path).strip(), command
-    (example,) = fenced(README, "python")
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    for example, lines in zip(fenced(README, "python"), (2, 1), strict=True):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == lines
