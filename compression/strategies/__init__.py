@@ -8,11 +8,14 @@ from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastv import FastV
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.identity import Identity
+from compression.strategies.pyramiddrop import PyramidDrop
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.visionzip import VisionZip
 
-CATALOGUE = Registry().register(Identity, DualComp, GeoLLaVA8K, VisionZip, DivPrune, FastV, UniformGrid, RandomSubset)
+CATALOGUE = Registry().register(
+    Identity, DualComp, GeoLLaVA8K, VisionZip, DivPrune, FastV, PyramidDrop, UniformGrid, RandomSubset
+)
 """The strategies of this package."""
 
 __all__ = ["CATALOGUE"]
