@@ -103,6 +103,10 @@ class DecoderStrategy(Strategy):
         """
         return [max(1, math.floor(total * share))] * len(cuts)
 
+    def teacher_layer(self, layers: int) -> int | None:
+        """The layer whose attention in a full first pass it asks for (`Context.teacher`), or None for no such pass."""
+        return None
+
     def schedule(self, total: int, average: int, layers: int) -> tuple[Act, ...]:
         """What each act leaves, so that the mean over the layers is as near below the request as whole tokens allow.
 

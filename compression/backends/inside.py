@@ -89,6 +89,21 @@ def acts_of(plan: Plan, total: int, layers: int) -> dict[int, Planned]:
     return planned
 
 
+def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
+    """The layers whose attention in a full first pass some act asks for."""
+    wanted = {planned.strategy.teacher_layer(layers) for planned in steps.values()}
+    return {layer for layer in wanted if layer is not None}
+
+
+def received(heads: Heads, layout: SequenceLayout) -> Tensor:
+    """Attention of the question's words to each visual token, summed over heads and words, float32 [tokens] on the CPU.
+
+    A question without words leaves the answer position to look.
+    """
+    words = layout.question if len(layout.question) else np.array([layout.answer])
+    return heads.rows(torch.from_numpy(words)).sum(dim=(0, 1)).cpu()[torch.from_numpy(layout.visual)]
+
+
 @dataclass
 class Inside:
     """The acts inside the language model, and what they have done so far in this pass.
@@ -102,6 +117,7 @@ class Inside:
     layout: SequenceLayout
     entering: Selection
     family: Decoder
+    teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
     acts: dict[int, Selection] = field(default_factory=dict)  # by layer
     seconds: float = 0.0
@@ -188,10 +204,13 @@ class Inside:
             entered_visual=entered_visual,
             rotary=(cos[0], sin[0]),
         )
+        guide, teacher = strategy.teacher_layer(self.context.layers), None
+        if guide is not None:
+            teacher = self.teachers[guide][torch.from_numpy(self._selection.anchor)]
         present = len(here.visual)
         decision = strategy.compress(
             VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present)),
             min(present, act.keep),
-            replace(self.context, layer=layer, attention=rows, state=state),
+            replace(self.context, layer=layer, attention=rows, state=state, teacher=teacher),
         )
         return replace(decision, diagnostics={**decision.diagnostics, "positions": strategy.convention})

@@ -67,6 +67,7 @@ PROVIDES = frozenset(
         Signal.TEXT,
         Signal.LAYER_ATTENTION,
         Signal.LAYER_STATE,
+        Signal.TEACHER_ATTENTION,
     }
 )
 

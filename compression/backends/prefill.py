@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of
+from compression.backends.inside import Inside, acts_of, guidance_layers, received
 from compression.backends.sequence import blocks_of
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled, InvalidStrategyText
@@ -124,13 +124,18 @@ def prefill(
     compressed = time.perf_counter()
     blocks = blocks_of(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
+    steps = acts_of(plan, len(tokens.grid), layers)
+    looked = time.perf_counter()
+    teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
     inside = Inside(
-        steps=acts_of(plan, len(tokens.grid), layers),
+        steps=steps,
+        teachers=teachers,
         grid=tokens.grid,
         context=context,
         layout=layout,
         entering=entering,
         family=family,
+        seconds=time.perf_counter() - looked,
     )
 
     def hear(layer: int, heads: Heads) -> None:
@@ -161,6 +166,28 @@ def prefill(
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
     )
+
+
+def look_ahead(
+    family: Family,
+    ids: Tensor,
+    features: Tensor,
+    blocks: Sequence[NDArray[np.int64]],
+    layout: SequenceLayout,
+    layers: set[int],
+) -> dict[int, Tensor]:
+    """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass."""
+    found: dict[int, Tensor] = {}
+
+    def hear(layer: int, heads: Heads) -> None:
+        if layer in layers:
+            found[layer] = received(heads, layout)
+
+    if layers:
+        with attention.listening(hear):
+            family.forward(ids, features, blocks, use_cache=False, logits_to_keep=1)
+        synchronise(family.device)
+    return found
 
 
 def context_of(family: Family, prompt: Prompt, seed: int) -> Context:

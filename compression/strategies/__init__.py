@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from compression.registry import Registry
 from compression.strategies.adaptinfer import AdaptInfer
+from compression.strategies.covipal import CoViPAL
 from compression.strategies.dart import DART
 from compression.strategies.divprune import DivPrune
 from compression.strategies.dualcomp import DualComp
+from compression.strategies.fastkv import FastKV
 from compression.strategies.fastv import FastV
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.identity import Identity
@@ -27,6 +29,8 @@ CATALOGUE = Registry().register(
     SparseVLM,
     DART,
     AdaptInfer,
+    FastKV,
+    CoViPAL,
     UniformGrid,
     RandomSubset,
 )

@@ -15,7 +15,7 @@ from compression.decoder import DecoderStrategy, tokens_per_layer
 from compression.errors import InvalidBudget, InvalidSelection, InvalidStrategyText
 from compression.selection import Fate, Selection
 from compression.strategies import CATALOGUE
-from tests.compression.backends.test_llava import hooks_on
+from tests.compression.backends.test_llava import hooks_on, stock_inputs
 
 QUESTION = "where is the red ship"
 INSIDE = tuple(kind.info.name for kind in CATALOGUE if issubclass(kind, DecoderStrategy))
@@ -195,6 +195,16 @@ def test_the_heads_of_the_coming_layer_are_those_that_it_will_have(tiny_vlm, pho
     ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), plan, probe=Both())
     visual = slice(2, 18)
     np.testing.assert_allclose(ours.selection.scores, heard[2][0][0, visual], atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_teacher_is_the_questions_attention_in_a_full_pass(tiny_vlm, tiny_folder, photo, photo_tokens):
+    eager = LlavaForConditionalGeneration.from_pretrained(tiny_folder, attn_implementation="eager").eval()
+    full = eager(**stock_inputs(tiny_vlm, photo), output_attentions=True).attentions
+    ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), CATALOGUE.plan("covipal:guidance=3@10"))
+    wanted = full[3][0, :, 18:23, 2:18].sum(dim=(0, 1))  # heads, words of the question, visual tokens
+    np.testing.assert_allclose(ours.selection.scores, wanted / wanted.sum(), atol=1e-6)
+    assert any("full first pass" in note for note in ours.selection.diagnostics["notes"])
 
 
 def layout_of(length: int, visual: list[int]) -> SequenceLayout:
