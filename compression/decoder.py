@@ -175,6 +175,21 @@ class DecoderStrategy(Strategy):
         return context.state
 
 
+def scaled(split: Sequence[float], total: int, share: float, stages: int) -> list[int]:
+    """Sizes of stages in a fixed proportion, for `DecoderStrategy.keeps`: all tokens at share 1, at least one each.
+
+    Stages beyond the split are as small as its last.
+
+    >>> scaled((0.5, 0.25), 64, 0.25, 3)
+    [32, 16, 16]
+    """
+    if share == 1.0:
+        return [total] * stages  # the least part times its own inverse may fall just short of one
+    factor = share / split[-1]
+    parts = [split[min(stage, len(split) - 1)] for stage in range(stages)]
+    return [max(1, min(total, math.floor(total * part * factor))) for part in parts]
+
+
 def positions_parameter(released: Positions | None) -> Parameter:
     """The parameter `positions`, with the released convention as its default; None where it depends on others."""
     return Parameter(

@@ -16,6 +16,7 @@ from compression.strategies.pyramiddrop import PyramidDrop
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.sparsevlm import SparseVLM
 from compression.strategies.uniform_grid import UniformGrid
+from compression.strategies.visiondrop_stages import VisionDropStages
 from compression.strategies.visionzip import VisionZip
 
 CATALOGUE = Registry().register(
@@ -30,6 +31,7 @@ CATALOGUE = Registry().register(
     DART,
     AdaptInfer,
     FastKV,
+    VisionDropStages,
     CoViPAL,
     UniformGrid,
     RandomSubset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_parameter, stages_parameter
+from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_parameter, scaled, stages_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -91,10 +90,7 @@ class AdaptInfer(DecoderStrategy):
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """The split scaled by a common factor, from nothing at share 0 to all tokens at every stage at share 1."""
-        factor = share / min(SHARES)
-        split = [SHARES[min(stage, len(SHARES) - 1)] for stage in range(len(cuts))]
-        # The least share of a split times its own inverse may fall just short of one.
-        return [total if share == 1.0 else max(1, min(total, math.floor(total * part * factor))) for part in split]
+        return scaled(SHARES, total, share, len(cuts))
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.
