@@ -25,8 +25,8 @@ SelectionName = Literal["frozen", "rerun"]
 
 INTERVENTIONS: dict[str, str] = {
     "shuffled": (
-        "Pictures and questions of the same template are paired anew; what a picture says is the mean over its "
-        "partners. The three tables are marginals of one joint, in which picture and question are independent."
+        "Pictures meet the questions of other samples of the same template, each with each; what a picture says is the "
+        "mean over the questions. The three tables are marginals of one joint, in which both sources are independent."
     ),
     "mean": "The other source's embeddings are replaced by their mean over all samples.",
     "noise": (
@@ -90,9 +90,11 @@ class Beliefs:
         picture: int64 [rows], the sample whose picture a row has.
         question: int64 [rows], the sample whose question a row has.
         own: float32 [depths, samples, choices], each sample's own picture and question.
-        blind: float32 [depths, samples, choices], each sample's question with the picture left out.
+        blind: float32 [depths, samples, choices], each sample's question with the picture left out; NaN for samples
+            that are not among the pairs.
         cluster: int64 [samples], equal for samples of one picture.
         right: int64 [samples], the right choice, -1 where it is not known.
+        retention: Mean share of the visual tokens that the language model's layers processed, 0..1.
         passes: How many questions were put to the model.
     """
 
@@ -109,6 +111,7 @@ class Beliefs:
     blind: NDArray[np.float32]
     cluster: NDArray[np.int64]
     right: NDArray[np.int64]
+    retention: float
     passes: int
 
     @property
@@ -129,26 +132,21 @@ class Beliefs:
         )
 
 
-def pairs_of(samples: int, partners: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Which pictures meet which questions: every picture and every question equally often.
+def product_of(samples: int, partners: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which samples' pictures all meet which samples' questions: the square root of `samples × partners` of them.
 
-    With up to `partners` samples all pairs, the product of the marginals itself; with more, each picture meets
-    `partners` questions of other samples, a regular design that stands for the product.
+    All pairs of few samples cost as much as a few pairs of all, and are the product of the marginals itself. In a
+    design in which every picture meets other questions, the sampling of these passes for information of the picture:
+    with 8 partners and 4 equally likely answers that only the question tells, 0.26 bits.
 
-    >>> pairs_of(2, 8, np.random.default_rng(0)).tolist()
-    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    >>> len(product_of(512, 8, np.random.default_rng(0)))
+    64
 
     Returns:
-        int64 [pairs, 2], picture and question, by picture.
+        int64 [chosen], ascending; all samples where there are no more than partners.
     """
-    if samples <= partners:
-        grid = np.indices((samples, samples)).reshape(2, -1).T
-        return np.ascontiguousarray(grid.astype(np.int64))
-    order = rng.permutation(samples)
-    place = np.argsort(order)
-    shifts = rng.choice(np.arange(1, samples), partners, replace=False)
-    questions = order[(place[:, None] + shifts[None]) % samples]
-    return np.stack([np.repeat(np.arange(samples), partners), questions.ravel()], 1).astype(np.int64)
+    size = min(samples, max(int(np.sqrt(samples * partners)), 2))
+    return np.sort(rng.permutation(samples)[:size]).astype(np.int64)
 
 
 def count_passes(samples: Sequence[Sample], intervention: str, *, partners: int = PARTNERS, draws: int = DRAWS) -> int:
@@ -157,7 +155,8 @@ def count_passes(samples: Sequence[Sample], intervention: str, *, partners: int 
     for members in by_template(samples).values():
         number = len(members)
         if intervention == "shuffled":
-            total += number + (number * number if number <= partners else number * partners)
+            chosen = len(product_of(number, partners, np.random.default_rng(0)))
+            total += number - chosen + chosen * chosen
         else:
             total += number * (1 + 2 * (draws if intervention == "noise" else 1))
     return total
@@ -194,7 +193,7 @@ def believe(
         plan: The strategy.
         intervention: What stands in for the source left out; a name of `INTERVENTIONS`.
         selection: Whether the strategy decides anew; a name of `SELECTIONS`. `rerun` is defined for `shuffled` only.
-        partners: Questions that a picture meets when shuffled.
+        partners: How many passes per sample shuffling may take; see `product_of`.
         draws: Of noise, averaged.
         seed: Of pairs, noise and strategies that draw.
         layers: Whether every layer is read by the logit lens.
@@ -223,13 +222,13 @@ def believe(
     if intervention == "shuffled":
         rng = np.random.default_rng((seed, 41))
         return [
-            _shuffled(vlm, [samples[at] for at in members], plan, ask, pairs_of(len(members), partners, rng),
+            _shuffled(vlm, [samples[at] for at in members], plan, ask, product_of(len(members), partners, rng),
                       selection, seed)
             for members in groups.values()
         ]  # fmt: skip
     givens = [vlm.give(sample.look(), sample.prompt, plan, seed=seed) for sample in samples]
     words = [vlm.embed_question(sample.prompt) for sample in samples]
-    absent = _Absent.of(intervention, givens, words, draws, seed)
+    absent = _Absent.of(intervention, givens, words, draws, seed, vlm.architecture.layers)
     return [_replaced(members, samples, givens, ask, absent) for members in groups.values()]
 
 
@@ -273,23 +272,34 @@ def _shuffled(
     members: Sequence[Sample],
     plan: Plan,
     ask: Ask,
-    pairs: NDArray[np.int64],
+    chosen: NDArray[np.int64],
     selection: str,
     seed: int,
 ) -> Beliefs:
-    own, rows = [], []
+    own: list[NDArray[np.float32]] = []
+    rows: list[NDArray[np.float32]] = []
+    shares = []
+    others = [members[at].prompt for at in chosen]
     for number, sample in enumerate(members):
         tokens = sample.look()
         given = vlm.give(tokens, sample.prompt, plan, seed=seed)
-        others = [members[question].prompt for question in pairs[pairs[:, 0] == number, 1]]
-        if selection == "frozen":
-            said = ask(given, [sample.prompt, *others])
-            own.append(said[:, :1])
-            rows.append(said[:, 1:])
-        else:
+        shares.append(given.retention(vlm.architecture.layers))
+        place = np.searchsorted(chosen, number)
+        if place == len(chosen) or chosen[place] != number:
             own.append(ask(given, [sample.prompt]))
-            rows += [ask(vlm.give(tokens, other, plan, seed=seed), [other]) for other in others]
+            continue
+        if selection == "frozen":
+            said = ask(given, others)
+        else:
+            said = np.concatenate([ask(vlm.give(tokens, one, plan, seed=seed), [one]) for one in others], 1)
+        own.append(said[:, place : place + 1])
+        rows.append(said)
     full = np.concatenate(rows, 1)
+    picture, question = (axis.ravel() for axis in np.meshgrid(chosen, chosen, indexing="ij"))
+    together = np.concatenate(own, 1)
+    # A question that met no other picture has no belief without its own.
+    blind = np.full_like(together, np.nan)
+    blind[:, chosen] = _log_mean(full, np.searchsorted(chosen, question), len(chosen))
     cluster, right = _outline(members)
     return Beliefs(
         task=members[0].prompt.task,
@@ -299,13 +309,14 @@ def _shuffled(
         full=full,
         vision=None,
         language=None,
-        picture=pairs[:, 0],
-        question=pairs[:, 1],
-        own=np.concatenate(own, 1),
-        blind=_log_mean(full, pairs[:, 1], len(members)),
+        picture=picture,
+        question=question,
+        own=together,
+        blind=blind,
         cluster=cluster,
         right=right,
-        passes=len(members) + len(pairs),
+        retention=float(np.mean(shares)),
+        passes=len(members) - len(chosen) + len(full[0]),
     )
 
 
@@ -346,6 +357,7 @@ def _replaced(
         blind=alone,
         cluster=cluster,
         right=right,
+        retention=float(np.mean([givens[at].retention(absent.layers) for at in members])),
         passes=len(chosen) * (1 + 2 * absent.draws),
     )
 
@@ -369,9 +381,12 @@ class _Absent:
     counts: tuple[int, ...]  # words of each sample
     draws: int
     seed: int
+    layers: int
 
     @classmethod
-    def of(cls, name: str, givens: Sequence[Given], words: Sequence[Tensor], draws: int, seed: int) -> _Absent:
+    def of(
+        cls, name: str, givens: Sequence[Given], words: Sequence[Tensor], draws: int, seed: int, layers: int
+    ) -> _Absent:
         """Mean and deviation over all visual tokens that entered the language model, and over all words."""
         return cls(
             name,
@@ -380,6 +395,7 @@ class _Absent:
             tuple(len(one) for one in words),
             draws if name == "noise" else 1,
             seed,
+            layers,
         )
 
     def picture(self, sample: int, given: Given) -> list[Intervention]:

@@ -74,6 +74,7 @@ class Spectrum:
         strategy: Canonical text.
         budget: As written: a retention ratio, or a count of visual tokens; None where the router chose.
         family, task: Of the questions; "" for several.
+        choices: The answers to choose among, in order.
         layer: Language-model layer read by the logit lens; None for the answer itself.
         checkpoint: Training step, None for the finished model.
         samples: Questions about pictures.
@@ -103,6 +104,7 @@ class Spectrum:
     budget: float | None
     family: str
     task: str
+    choices: tuple[str, ...]
     layer: int | None
     checkpoint: int | None
     samples: int
@@ -149,6 +151,6 @@ class Spectrum:
         read["total"] = Interval(**value["total"])
         for name in ("atoms", "differences"):
             read[name] = {atom: Interval(**part) for atom, part in value[name].items()}
-        for name in ("labels", "notices"):
+        for name in ("choices", "labels", "notices"):
             read[name] = tuple(value[name])
         return cls(**read)

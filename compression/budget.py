@@ -54,6 +54,33 @@ def split_proportionally(budget: int, sizes: Sequence[int]) -> list[int]:
     return counts
 
 
+def split_over(budget: int, parts: Sequence[slice]) -> list[tuple[slice, int]]:
+    """The parts that get a share of the budget, each with its share; see `split_evenly`.
+
+    >>> split_over(2, [slice(0, 4), slice(4, 8), slice(8, 12)])
+    [(slice(0, 4, None), 1), (slice(4, 8, None), 1)]
+
+    Raises:
+        InvalidBudget: there are fewer tokens than the budget.
+    """
+    shares = split_evenly(budget, [part.stop - part.start for part in parts])
+    return [(part, share) for part, share in zip(parts, shares, strict=True) if share]
+
+
+def split_by_resolution(budget: int, sizes: Sequence[int]) -> list[int]:
+    """Share a budget out over views so that all are read at one resolution: by their sizes.
+
+    A budget below the number of views goes to evenly spaced ones instead, which its remainders would not reach.
+
+    >>> split_by_resolution(6, [24, 12]), split_by_resolution(2, [4, 4, 4, 4])
+    ([4, 2], [1, 0, 1, 0])
+
+    Raises:
+        InvalidBudget: there are fewer tokens than the budget.
+    """
+    return split_proportionally(budget, sizes) if budget >= len(sizes) else split_evenly(budget, sizes)
+
+
 def _check_room(budget: int, sizes: Sequence[int]) -> None:
     if not 0 <= budget <= sum(sizes):
         raise InvalidBudget(f"a budget to share out lies in 0..{sum(sizes)} visual tokens, got {budget}; lower it")

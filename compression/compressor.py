@@ -296,6 +296,16 @@ class Strategy:
             )
         return tokens.signals[signal]
 
+    def words(self, tokens: VisualTokens, context: Context) -> Tensor:
+        """The question's words in the language model's embeddings, float [words, dim of the projected tokens].
+
+        A model gives them in the context; without a model they come as the signal `text`.
+
+        Raises:
+            MissingSignal: neither is there.
+        """
+        return context.text if context.text is not None else self.signal(tokens, Signal.TEXT)
+
 
 @dataclass(frozen=True)
 class Budget:

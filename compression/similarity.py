@@ -1,11 +1,11 @@
-"""Similarity of tokens and what is chosen by it: cosine, stable top-k, best match, farthest point, grid neighbours.
+"""Similarity of tokens and what is chosen by it: cosine, stable top-k, best match, farthest point, DPP, neighbours.
 
 Everything is computed in float32 at least and answers ties by the lower index, so that a run can be repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from compression.grid import TokenGrid
 from compression.tokens import unit_rows
 
 ROWS_AT_ONCE = 1024  # rows of a similarity matrix held at a time: 256 MiB of float32 against 65,536 columns
+
+RESIDUE = 1e-6  # share of a unit vector's square that float32 rounding leaves once it is in the span of others
 
 Offset = tuple[int, int]
 """(row, column) step to a neighbour."""
@@ -92,14 +94,31 @@ def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Te
         at the moment of choice for the chosen ones (infinite for the first).
     """
     unit = unit_rows(features)
-    distance = torch.full((len(unit),), torch.inf, device=unit.device)
-    open_ = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
-    chosen = torch.empty(count, dtype=torch.int64, device=unit.device)
-    pick = torch.tensor(first, device=unit.device)
+    return farthest_first(lambda pick: 1 - unit @ unit[pick], len(unit), count, torch.tensor(first, device=unit.device))
+
+
+def farthest_first(
+    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose tokens one by one, each the farthest from those already chosen, in any distance.
+
+    Args:
+        distance_to: The distances of all tokens to one, float [tokens], given its index.
+        tokens: How many there are.
+        count: How many to choose, 1..tokens.
+        first: The token to start from, int64 scalar on the device of the distances.
+
+    Returns:
+        As `farthest_point`.
+    """
+    distance = torch.full((tokens,), torch.inf, device=first.device)
+    open_ = torch.ones(tokens, dtype=torch.bool, device=first.device)
+    chosen = torch.empty(count, dtype=torch.int64, device=first.device)
+    pick = first
     for step in range(count):
         chosen[step] = pick
         open_[pick] = False
-        nearer = torch.minimum(distance, 1 - unit @ unit[pick])
+        nearer = torch.minimum(distance, distance_to(pick))
         distance = torch.where(open_, nearer, distance)
         pick = torch.where(open_, distance, -torch.inf).argmax()
     return chosen, distance
@@ -151,3 +170,62 @@ def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
         similar = torch.cat([torch.linalg.vecdot(part, unit[index.clamp_min(0)]) for part, index in parts])
         columns.append(torch.where(place >= 0, similar, -torch.inf))
     return torch.stack(columns, dim=1)
+
+
+def nearest_neighbours(features: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The `count` other tokens of highest cosine for some tokens, ascending int64 [rows, count]; ties: lower index.
+
+    Only `ROWS_AT_ONCE` rows of similarities exist at a time.
+
+    Args:
+        features: Float [tokens, dim].
+        rows: int64 [rows], the tokens whose neighbours are wanted.
+        count: How many; all others where there are fewer.
+    """
+    unit = unit_rows(features)
+    count = min(count, len(unit) - 1)
+    if count == 0:
+        return torch.empty(len(rows), 0, dtype=torch.int64, device=unit.device)
+    found = []
+    for part in torch.split(rows, ROWS_AT_ONCE):
+        similar = unit[part] @ unit.T
+        similar[torch.arange(len(part), device=unit.device), part] = -torch.inf
+        # `torch.topk` promises no order for equal values: it gives the least value that is in, ties are counted here.
+        least = similar.topk(count, dim=1).values[:, -1:]
+        above, level = similar > least, similar == least
+        room = count - above.sum(dim=1, keepdim=True)
+        inside = above | (level & (level.cumsum(dim=1) <= room))
+        found.append(inside.nonzero()[:, 1].reshape(len(part), count))
+    return torch.cat(found) if found else torch.empty(0, count, dtype=torch.int64, device=unit.device)
+
+
+def greedy_determinant(features: Tensor, quality: Tensor, count: int) -> Tensor:
+    """Choose tokens one by one so that the determinant of their kernel grows most: greedy MAP of a DPP.
+
+    The kernel is q_i cos(i, j) q_j. The Cholesky rows are kept for the cosines alone and a token's gain is q^2 times
+    what of it lies outside the span of the chosen ones, which is the same in exact arithmetic and rounds far less.
+    Costs about count^2 * N/2 multiply-adds besides count * N * D, and holds count rows of N; no N x N matrix.
+
+    Args:
+        features: Float [tokens, dim].
+        quality: Float [tokens], positive.
+        count: How many to choose.
+
+    Returns:
+        int64 in the order of choice; fewer than `count` when all other tokens lie in the span of the chosen ones.
+    """
+    unit = unit_rows(features)
+    gain = quality.to(unit) ** 2
+    outside = (unit != 0).any(dim=1).to(unit)  # exactly one, so that rounding does not choose among equals
+    rows = torch.empty(min(count, *unit.shape), len(unit), dtype=unit.dtype, device=unit.device)
+    chosen: list[int] = []
+    for step in range(len(rows)):
+        pick = int(torch.where(outside > RESIDUE, gain * outside, -torch.inf).argmax())
+        if outside[pick] <= RESIDUE:
+            break
+        row = unit @ unit[pick] - rows[:step, pick] @ rows[:step]
+        rows[step] = row / outside[pick].sqrt()
+        outside = (outside - rows[step] ** 2).clamp_min(0)
+        outside[pick] = 0
+        chosen.append(pick)
+    return torch.tensor(chosen, dtype=torch.int64, device=unit.device)

@@ -22,10 +22,14 @@ class Signal(StrEnum):
     FEATURES = "features"  # encoder output before the projector, [N, encoder dim]
     PROJECTED = "projected"  # what the language model reads, [N, dim]
     CLS_ATTENTION = "cls_attention"  # [CLS] row of the feature layer, softmax over [CLS] and patches, [heads, N]
+    EARLY_CLS_ATTENTION = "early_cls_attention"  # [CLS] row of the encoder's first layer, otherwise as cls_attention
+    RECEIVED_ATTENTION = "received_attention"  # on each patch in the feature layer, mean over queries and heads, [N]
     KEYS = "keys"  # keys of the feature layer, mean over heads, [N, head dim]
     CLS_FEATURE = "cls_feature"  # encoder output of each view's [CLS], [V, encoder dim]
     CLS_QUERY = "cls_query"  # query projection of [CLS] in the feature layer, whole width, no norm, [V, encoder dim]
     VALUES = "values"  # value projection of each patch in the feature layer, whole width, no norm, [N, encoder dim]
+    LAST_CLS_ATTENTION = "last_cls_attention"  # [CLS] row of the last layer, as a single head of the whole width, [N]
+    LAST_KEYS = "last_keys"  # keys of the last layer, whole width, [N, encoder dim]
     TEXT = "text"  # embeddings of the question's words in the language model, [words, dim]
     TEXT_SIMILARITY = "text_similarity"  # cosine of each patch with the question in a joint space, [N]
     LAYER_ATTENTION = "layer_attention"  # rows of a language-model layer over the visual tokens, given in the Context
@@ -77,6 +81,14 @@ class VisualTokens:
         views = self.grid.view_indices()[self.index]
         edges = np.searchsorted(views, np.arange(len(self.grid.views) + 1))
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+    def parts(self, per: str) -> list[slice]:
+        """The tokens that share one budget: those of each view, or of the whole image.
+
+        Args:
+            per: "view" or "image", as the parameter of many strategies.
+        """
+        return self.view_slices() if per == "view" else [slice(0, len(self))]
 
 
 def unit_rows(features: Tensor) -> Tensor:

@@ -56,18 +56,14 @@ def probabilities(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
                     },
                 },
                 name=f"{LETTERS[row.position]} {row.title}",
-                hovertemplate="%{customdata:.1%}<extra>"
-                + _escaped(f"{LETTERS[row.position]} {row.title}")
-                + "</extra>",
+                hovertemplate="%{customdata:.1%}<extra>" + escaped(f"{LETTERS[row.position]} {row.title}") + "</extra>",
                 cliponaxis=False,
                 showlegend=False,
             )
         )
-    ticks = [
-        f"<b>{_escaped(_short(answer))}</b>" if answer == expected else _escaped(_short(answer)) for answer in answers
-    ]
+    ticks = [f"<b>{escaped(short(answer))}</b>" if answer == expected else escaped(short(answer)) for answer in answers]
     figure.update_layout(
-        _layout(colours, height=54 + 30 * len(answers)),
+        layout(colours, height=54 + 30 * len(answers)),
         xaxis={
             "range": [-0.03, 1.03],
             "tickvals": [0, 0.25, 0.5, 0.75, 1],
@@ -143,7 +139,7 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
         )
     )
     figure.update_layout(
-        _layout(colours, height=54 + 38 * len(rows)),
+        layout(colours, height=54 + 38 * len(rows)),
         barmode="stack",
         legend={
             "orientation": "h",
@@ -160,7 +156,7 @@ def cost(rows: Sequence[Numbered], *, dark: bool = False) -> go.Figure:
         xaxis={"range": [0, longest * 1.16 or 1], "visible": False, "fixedrange": True},
         yaxis={
             "tickvals": places,
-            "ticktext": [f"<b>{LETTERS[row.position]}</b> {_escaped(_short(row.title))}" for row in rows],
+            "ticktext": [f"<b>{LETTERS[row.position]}</b> {escaped(short(row.title))}" for row in rows],
             "range": [max(places, default=0) + 0.5, min(places, default=0) - 0.5],
             "fixedrange": True,
             "showgrid": False,
@@ -225,7 +221,8 @@ def _on(position: int, colours: dict[str, str], *, dark: bool) -> str:
     )
 
 
-def _layout(colours: dict[str, str], *, height: int) -> dict[str, object]:
+def layout(colours: dict[str, str], *, height: int) -> dict[str, object]:
+    """What all charts share: no frame, no background, the page's colours."""
     return {
         "height": height,
         "margin": {"l": 8, "r": 24, "t": 4, "b": 28},
@@ -242,10 +239,11 @@ def _layout(colours: dict[str, str], *, height: int) -> dict[str, object]:
     }
 
 
-def _short(text: str, length: int = 22) -> str:
+def short(text: str, length: int = 22) -> str:
+    """A label that fits, cut with an ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Plotly reads a few tags in its texts, and %{…} in its templates."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

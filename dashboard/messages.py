@@ -44,6 +44,7 @@ _TITLES: tuple[tuple[type[Exception], str], ...] = (
     (storage.QuotaExceeded, "There is no room for more images."),
     (storage.AssetMissing, "The image is not kept here any more."),
     (storage.RunNotFound, "There is no such run."),
+    (storage.InvalidCondition, "The condition is not one over the columns of v_runs."),
     (storage.SpectrumNotFound, "There is no such decomposition."),
     (storage.ComparisonNotFound, "There is no such comparison."),
     (storage.NotFound, "There is no such entry."),

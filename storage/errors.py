@@ -16,6 +16,7 @@ StorageError
 │   ├── FailureNotFound
 │   ├── JobNotFound
 │   └── SpectrumNotFound
+├── InvalidCondition       a condition in SQL that the views do not understand
 ├── NotStorable            a value that cannot be stored and read back unchanged
 ├── AssetError
 │   ├── AssetMissing       the bytes of an image are not kept here, or not any more
@@ -88,6 +89,10 @@ class JobNotFound(NotFound):
 
 class SpectrumNotFound(NotFound):
     """No decomposition of that request, or not the owner's."""
+
+
+class InvalidCondition(StorageError):
+    """A condition in SQL that the views do not understand."""
 
 
 class NotStorable(StorageError):

@@ -4,24 +4,83 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import delete, insert, select, true
+from sqlalchemy import Select, column, delete, insert, select, table, text, true
+from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.spectrum import ATOMS, Spectrum
 from storage import schema
 from storage.arrays import PackedArray, pack, unpack
 from storage.database import Database
-from storage.errors import NotStorable, SpectrumNotFound, StoreCorrupt
+from storage.errors import InvalidCondition, NotStorable, SpectrumNotFound, StoreCorrupt
 from storage.rows import json_text, page
 from storage.runs import add_arrays, drop_arrays, visible
+
+
+@dataclass(frozen=True)
+class AskedRun:
+    """What a stored run was asked, as far as its question can be asked again.
+
+    Args:
+        image: SHA-256 of the image's bytes, hex.
+        choices: The answers to choose among, in order.
+        expected: The right one, None where it is not known.
+    """
+
+    run: str
+    model_revision: str
+    image: str
+    question: str
+    strategy: str
+    choices: tuple[str, ...]
+    expected: str | None
 
 
 class Spectra:
     """The part of a store that holds decompositions."""
 
     database: Database
+
+    def asked(self, where: str = "") -> list[AskedRun]:
+        """What the stored runs that fit a condition were asked, oldest first.
+
+        Args:
+            where: A condition in SQL over the columns of `v_runs`. It is the operator's own: whoever writes it may read
+                the whole store. Nothing can be changed by it.
+
+        Raises:
+            InvalidCondition: the database cannot read it.
+        """
+        names = ("run", "model_revision", "image", "question", "strategy")
+        query: Select[Any] = select(*(column(name) for name in names)).select_from(table("v_runs"))
+        query = query.order_by(text("created_utc, run"))
+        if where.strip():
+            query = query.where(text("(" + where.replace(":", r"\:") + ")"))
+        listed = schema.choices.c
+        try:
+            with self.database.reading() as connection:
+                runs = connection.execute(query).all()
+                choices: dict[str, list[Any]] = {}
+                for row in connection.execute(
+                    select(listed.run, listed.text, listed.is_expected).order_by(listed.run, listed.position)
+                ):
+                    choices.setdefault(row.run, []).append(row)
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise InvalidCondition(
+                f"the condition is not one over the columns of v_runs ({reason}); write for example task = 'count'"
+            ) from error
+        return [
+            AskedRun(
+                **row._mapping,
+                choices=tuple(one.text for one in choices.get(row.run, [])),
+                expected=next((one.text for one in choices.get(row.run, []) if one.is_expected), None),
+            )
+            for row in runs
+        ]
 
     def add_spectra(
         self,
@@ -49,10 +108,10 @@ class Spectra:
         packed = {name: pack(array) for name, array in arrays.items()}
         (request,) = requests
         with self.database.writing() as connection:
-            table = schema.spectra.c
-            earlier = list(connection.scalars(select(table.id).where(table.request == request, table.owner == owner)))
+            kept = schema.spectra.c
+            earlier = list(connection.scalars(select(kept.id).where(kept.request == request, kept.owner == owner)))
             drop_arrays(connection, schema.spectrum_arrays, schema.spectrum_arrays.c.spectrum, earlier)
-            connection.execute(delete(schema.spectra).where(table.id.in_(earlier)))
+            connection.execute(delete(schema.spectra).where(kept.id.in_(earlier)))
             add_arrays(connection, packed)
             connection.execute(insert(schema.spectra), rows)
             if packed:
@@ -74,14 +133,14 @@ class Spectra:
         Raises:
             StoreCorrupt: one of them cannot be read.
         """
-        table = schema.spectra.c
-        query = select(table.record_json).where(
+        kept = schema.spectra.c
+        query = select(kept.record_json).where(
             visible(schema.spectra, owner),
-            table.request == request if request else true(),
-            table.model == model if model else true(),
+            kept.request == request if request else true(),
+            kept.model == model if model else true(),
         )
         with self.database.reading() as connection:
-            records = list(connection.scalars(page(query.order_by(table.number), limit, offset)))
+            records = list(connection.scalars(page(query.order_by(kept.number), limit, offset)))
         try:
             return [Spectrum.from_json(json.loads(record)) for record in records]
         except (KeyError, TypeError, ValueError) as error:
@@ -113,16 +172,16 @@ class Spectra:
         Raises:
             SpectrumNotFound: there are none of it, or they are another owner's or samples.
         """
-        table = schema.spectra.c
-        mine = true() if owner is None else (table.owner == owner) & ~table.is_sample
+        kept = schema.spectra.c
+        mine = true() if owner is None else (kept.owner == owner) & ~kept.is_sample
         with self.database.writing() as connection:
-            found = list(connection.scalars(select(table.id).where(table.request == request, mine)))
+            found = list(connection.scalars(select(kept.id).where(kept.request == request, mine)))
             if not found:
                 raise SpectrumNotFound(
                     f"there is no decomposition of the request {request[:40]!r}; it may have been deleted"
                 )
             drop_arrays(connection, schema.spectrum_arrays, schema.spectrum_arrays.c.spectrum, found)
-            connection.execute(delete(schema.spectra).where(table.id.in_(found)))
+            connection.execute(delete(schema.spectra).where(kept.id.in_(found)))
 
 
 def _row(one: Spectrum, owner: str, is_sample: bool) -> dict[str, Any]:

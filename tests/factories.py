@@ -287,6 +287,7 @@ def make_spectrum(seed: int = 0) -> Spectrum:
         budget=0.25,
         family="scene-geometric",
         task="quarter",
+        choices=("northwest", "northeast", "southwest", "southeast"),
         layer=None,
         checkpoint=None,
         samples=64,

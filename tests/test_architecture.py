@@ -44,7 +44,7 @@ HOMES = {
     "sqlalchemy": ["storage/*"],
     "starlette": ["dashboard/*"],
     "tokenizers": ["compression/backends/*"],
-    "torch": ["compression/*", "analysis/*"],
+    "torch": ["compression/*", "analysis/*", "pid/batch.py"],
     "transformers": ["compression/backends/*"],
     "uvicorn": ["dashboard/*"],
 }

@@ -16,6 +16,7 @@ PACKAGES = (
     "compression.backends",
     "compression.strategies",
     "pid",
+    "pid.measures",
     "storage",
 )
 OURS = ("analysis", "compression", "dashboard", "pid", "storage")
@@ -60,7 +61,7 @@ def test_every_public_name_of_ours_is_listed(name: str) -> None:
     assert not sorted(found - set(package.__all__))
 
 
-@pytest.mark.parametrize("name", ["analysis", "compression", "storage"])
+@pytest.mark.parametrize("name", ["analysis", "compression", "pid", "storage"])
 def test_all_errors_of_a_package_can_be_caught_by_one_public_name(name: str) -> None:
     package, errors = importlib.import_module(name), importlib.import_module(f"{name}.errors")
     base = next(getattr(errors, key) for key in error_classes(name) if getattr(errors, key).__base__ is Exception)
@@ -68,7 +69,7 @@ def test_all_errors_of_a_package_can_be_caught_by_one_public_name(name: str) -> 
     assert all(issubclass(getattr(errors, key), base) for key in error_classes(name))
 
 
-@pytest.mark.parametrize("name", ["analysis", "compression", "storage", "dashboard"])
+@pytest.mark.parametrize("name", ["analysis", "compression", "pid", "storage", "dashboard"])
 def test_the_tree_of_errors_is_drawn_at_the_top_of_its_module(name: str) -> None:
     drawn = set(re.findall(r"\b[A-Z]\w+", importlib.import_module(f"{name}.errors").__doc__ or ""))
     assert not sorted(error_classes(name) - drawn)

@@ -144,6 +144,14 @@ class Given:
     features: Tensor
     acts: Mapping[int, Selection]
 
+    def retention(self, layers: int) -> float:
+        """Mean share of the visual tokens that the language model's layers processed, 0..1."""
+        present, processed = len(self.entering), 0
+        for layer in range(layers):
+            present = len(self.acts[layer]) if layer in self.acts else present
+            processed += present
+        return processed / layers / len(self.grid)
+
 
 @dataclass(frozen=True)
 class Intervention:

@@ -4,7 +4,8 @@ What this backend does to the stock `LlavaForConditionalGeneration`, and nothing
 
 * the vision tower, the projector and the language model are called one after the other, so that a compressor can act
   between them; the reduced tokens enter through the library's own `mm_encoder_outputs`;
-* the queries and keys of the feature layer are tapped for the [CLS] row; the tower keeps its fused kernel;
+* the queries and keys of the first, the feature and the last layer are tapped for attention; the tower keeps its fused
+  kernel;
 * strategies inside the language model cut the sequence in pre-hooks of the decoder layers (`hooks.cut_between`);
 * attention rows are recomputed beside the fused kernel (`attention`).
 
@@ -60,10 +61,14 @@ PROVIDES = frozenset(
         Signal.FEATURES,
         Signal.PROJECTED,
         Signal.CLS_ATTENTION,
+        Signal.EARLY_CLS_ATTENTION,
+        Signal.RECEIVED_ATTENTION,
         Signal.KEYS,
         Signal.CLS_FEATURE,
         Signal.CLS_QUERY,
         Signal.VALUES,
+        Signal.LAST_CLS_ATTENTION,
+        Signal.LAST_KEYS,
         Signal.TEXT,
         Signal.LAYER_ATTENTION,
         Signal.LAYER_STATE,
@@ -210,26 +215,34 @@ class LlavaBackend:
             raise ModelUnavailable("only checkpoints whose vision_feature_select_strategy is 'default' are supported")
         tower = self.model.model.vision_tower
         attend = tower.encoder.layers[layer if layer < 0 else layer - 1].self_attn
-        with tapped({"query": attend.q_proj, "key": attend.k_proj}) as heard:
+        first, last = tower.encoder.layers[0].self_attn, tower.encoder.layers[-1].self_attn
+        projections = {"query": attend.q_proj, "key": attend.k_proj, "q0": first.q_proj, "k0": first.k_proj}
+        with tapped({**projections, "last query": last.q_proj, "last key": last.k_proj}) as heard:
             states = tower(pixels, output_hidden_states=True).hidden_states[layer]
         on_image = self._on_image(views).to(states.device)
         cls_state, features = states[:, 0], states[:, 1:].flatten(0, 1)[on_image]
         heads = attend.num_heads
-        query, key = (heard[name].unflatten(-1, (heads, -1)).transpose(1, 2).float() for name in ("query", "key"))
-        # [views, heads, tokens] → [heads, tokens of all views]
-        cls_rows = (query[:, :, :1] @ key.transpose(-1, -2) * attend.scale).softmax(-1)[:, :, 0, 1:]
-        cls_row = cls_rows.transpose(0, 1).flatten(1)[:, on_image]
+        # each [views, heads, 1 + patches, head dim]
+        query, key, first_query, first_key = (
+            heard[name].unflatten(-1, (heads, -1)).transpose(1, 2).float() for name in projections
+        )
+        wide_query, wide_key = heard["last query"].float(), heard["last key"].float()
+        wide_rows = (wide_query[:, :1] @ wide_key.transpose(-1, -2) * wide_key.shape[-1] ** -0.5).softmax(-1)[:, 0, 1:]
         return VisualTokens.whole(
             features,
             TokenGrid(views, image_size),
             {
                 Signal.FEATURES: features,
                 Signal.PROJECTED: self.project(features),
-                Signal.CLS_ATTENTION: cls_row,
+                Signal.CLS_ATTENTION: _cls_row(query, key, attend.scale)[:, on_image],
+                Signal.EARLY_CLS_ATTENTION: _cls_row(first_query, first_key, first.scale)[:, on_image],
+                Signal.RECEIVED_ATTENTION: _received(query, key, attend.scale)[on_image],
                 Signal.KEYS: key[:, :, 1:].mean(1).flatten(0, 1)[on_image],
                 Signal.CLS_FEATURE: cls_state,
                 Signal.CLS_QUERY: attend.q_proj(cls_state),
                 Signal.VALUES: attend.v_proj(features),
+                Signal.LAST_CLS_ATTENTION: wide_rows.flatten()[on_image],
+                Signal.LAST_KEYS: wide_key[:, 1:].flatten(0, 1)[on_image],
             },
         )
 
@@ -428,6 +441,18 @@ class LlavaBackend:
         for one in plan.steps:
             if one.stage is Stage.ENCODER and not one.compressor.info.adaptive:
                 asked(one, total)
+
+
+def _cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """The [CLS] row over the patches of all views, [heads, patches], of [views, heads, 1 + patches, head dim]."""
+    rows = (query[:, :, :1] @ key.transpose(-1, -2) * scale).softmax(-1)[:, :, 0, 1:]
+    return rows.transpose(0, 1).flatten(1)
+
+
+def _received(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Attention on each patch, mean over heads and all queries of its view, [patches]; a view at a time."""
+    views = zip(query, key, strict=True)
+    return torch.cat([(one @ other.mT * scale).softmax(-1).mean((0, 1))[1:] for one, other in views])
 
 
 def _weights_digest(source: str | Path, model: LlavaForConditionalGeneration) -> str:

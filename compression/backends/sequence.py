@@ -17,11 +17,16 @@ PLACEHOLDER = "<image>"
 
 
 def blocks_of(selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
-    """Outputs per view in the order in which the model reads them; area-less outputs go with their source's view."""
+    """Outputs per view in the order in which the model reads them; area-less outputs go with their source's view.
+
+    An output without a place that sums up tokens goes with the last view that has any of them.
+    """
     if len(grid.views) == 1:
         return [np.arange(len(selection))]
     views = grid.view_indices()
     home = np.zeros(len(selection), dtype=np.int64)
+    real = selection.weight_token < selection.tokens
+    np.maximum.at(home, selection.weight_output[real], views[selection.weight_token[real]])
     area_less = selection.weight_token >= selection.tokens
     home[selection.weight_output[area_less]] = selection.weight_token[area_less] - selection.tokens
     placed = selection.anchor >= 0

@@ -12,15 +12,16 @@ from markupsafe import Markup
 
 from dashboard.context import Context
 from dashboard.markup import HALF_MOON, LOGO
-from dashboard.pages import endpoints, following, runs, steer, steering
+from dashboard.pages import endpoints, following, information, runs, steer, steering
 from dashboard.pages.choice import MOST
 from dashboard.pages.compare import ComparePage, build_compare
+from dashboard.pages.information import InformationPage, build_information
 from dashboard.pages.methods import build_methods
 from dashboard.pages.runs import RunsPage, build_runs
 from dashboard.pages.steer import Steer
 from dashboard.pages.stored import Filters
 
-TABS = ("compare", "runs", "methods")
+TABS = ("compare", "information", "runs", "methods")
 _ADDRESS = "(id) => { window.keepmap && window.keepmap.show(id); }"
 _LOOK = "() => { window.keepmap && window.keepmap.look(); }"
 _OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
@@ -53,16 +54,19 @@ def build_blocks(context: Context) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Compare", id="compare"):
                 compare = build_compare()
+            with gr.Tab("Information", id="information") as information_tab:
+                informed = build_information()
             with gr.Tab("Runs", id="runs") as runs_tab:
                 stored = build_runs()
             with gr.Tab("Methods", id="methods") as methods_tab:
                 build_methods()
-        _wire_load(context, blocks, tabs, compare, stored, where)
+        _wire_load(context, blocks, tabs, compare, stored, informed, where)
         _wire_rail(context, compare)
         _wire_job(context, compare, where)
         _wire_runs(context, tabs, runs_tab, compare, stored)
+        _wire_information(context, information_tab, informed, compare, where)
         _add_endpoints(context)
-        for tab, name in ((runs_tab, "runs"), (methods_tab, "methods")):
+        for tab, name in ((information_tab, "information"), (runs_tab, "runs"), (methods_tab, "methods")):
             tab.select(None, None, None, js=f"() => {{ window.keepmap.address({{tab: '{name}'}}); }}", **PRIVATE)
     return blocks
 
@@ -85,6 +89,7 @@ def _wire_load(
     tabs: gr.Tabs,
     page: ComparePage,
     stored: RunsPage,
+    informed: InformationPage,
     where: gr.HTML,
 ) -> None:
     rail, stage = page.rail, page.stage
@@ -95,6 +100,7 @@ def _wire_load(
         opened, comparison = following.open_address(context, query, owner, dark=dark)
         tab = query.get("tab", "compare")
         listed = runs.list_runs(context, Filters(), owner) if tab == "runs" else [gr.skip()] * 9
+        told = information.show(context, "", "", owner, dark=dark) if tab == "information" else [gr.skip()] * 16
         held = steering.start_of(context, comparison)
         return [
             gr.update(selected=tab if tab in TABS else "compare"),
@@ -102,9 +108,10 @@ def _wire_load(
             *opened.updates(),
             *steering.everything(context, held, owner, busy=bool(opened.job_id)),
             *listed,
+            *told,
         ]
 
-    outputs = [tabs, where, *_followed(page), page.toggle, *rail.everything, *stored.listed]
+    outputs = [tabs, where, *_followed(page), page.toggle, *rail.everything, *stored.listed, *informed.shown]
     opened = blocks.load(load, stage.dark, outputs, js=_DARK, **QUICK)
     opened.then(None, [stage.comparison, stage.job_id], None, js=_OPENED, **PRIVATE)
 
@@ -278,6 +285,27 @@ def _wire_runs(context: Context, tabs: gr.Tabs, tab: gr.Tab, page: ComparePage, 
     for source in (stored.table, stored.selection, rail.estimate):
         done = source.click(pressed, [stage.dark, *stored.filters], opened, **QUICK)
         done.then(None, stage.comparison, None, js=_ADDRESS, **PRIVATE)
+
+
+def _wire_information(
+    context: Context, tab: gr.Tab, informed: InformationPage, page: ComparePage, where: gr.HTML
+) -> None:
+    def shown(study: str, strategy: str, dark: bool, request: gr.Request) -> list[Any]:
+        return information.show(context, study or "", strategy or "", context.owner(request), dark=dark)
+
+    def themed(event: gr.EventData, study: str, strategy: str, request: gr.Request) -> list[Any]:
+        # The tab that nobody opened is not drawn for a change of theme.
+        if not study:
+            return [gr.skip()] * len(informed.shown)
+        dark = bool((event._data or {}).get("dark"))
+        return information.show(context, study, strategy or "", context.owner(request), dark=dark)
+
+    asked = [*informed.held, page.stage.dark]
+    tab.select(shown, asked, informed.shown, **QUICK)
+    for menu in informed.held:
+        menu.input(shown, asked, informed.shown, **QUICK)
+    where.apply(themed, informed.held, informed.shown, **QUICK)
+    informed.solve.click(information.self_test, None, informed.check, **QUICK)
 
 
 def _add_endpoints(context: Context) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.budget import split_evenly, split_proportionally
+from compression.budget import split_evenly, split_over, split_proportionally
 from compression.errors import InvalidBudget
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=12)
@@ -31,6 +31,11 @@ def test_equal_views_get_shares_that_differ_by_at_most_one(size: int, views: int
 
 def test_fewer_tokens_than_views_are_spread_over_the_image() -> None:
     assert split_evenly(3, [4] * 9) == [1, 0, 0, 1, 0, 0, 1, 0, 0]
+
+
+def test_parts_without_a_share_are_left_out() -> None:
+    parts = [slice(0, 4), slice(4, 4), slice(4, 9)]
+    assert split_over(7, parts) == [(slice(0, 4), 4), (slice(4, 9), 3)]
 
 
 def test_a_small_view_leaves_its_share_to_the_others() -> None:

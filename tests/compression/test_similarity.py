@@ -10,9 +10,12 @@ from compression import similarity
 from compression.similarity import (
     best_match,
     cosine,
+    farthest_first,
     farthest_point,
+    greedy_determinant,
     min_max,
     nearest_distance,
+    nearest_neighbours,
     neighbour_cosine,
     neighbours,
     stable_topk,
@@ -66,6 +69,13 @@ def test_farthest_points_never_repeat_even_among_duplicates() -> None:
     assert distance[3].isinf()
 
 
+def test_farthest_first_takes_any_distance() -> None:
+    places = torch.tensor([0.0, 1.0, 4.0, 10.0])
+    chosen, distance = farthest_first(lambda pick: (places - places[pick]).abs(), 4, 3, torch.tensor(1))
+    assert chosen.tolist() == [1, 3, 2]  # from 1 the farthest is 10; then 4 is 3 from 1, and 0 only 1
+    assert distance[[0, 2, 3]].tolist() == [1, 3, 9]
+
+
 def test_min_max_of_a_constant_is_zero() -> None:
     assert min_max(torch.full((3,), 7.0)).tolist() == [0.0, 0.0, 0.0]
     assert min_max(torch.tensor([1.0, 2.0, 3.0])).tolist() == [0.0, 0.5, 1.0]
@@ -91,3 +101,30 @@ def test_neighbour_cosine_is_the_cosine_or_minus_infinity(monkeypatch: pytest.Mo
             place = table[token, slot]
             expected = whole[token, place] if place >= 0 else -np.inf
             np.testing.assert_allclose(found[token, slot], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 29, 40])
+def test_nearest_neighbours_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    features, rows = normal(30, 4), torch.tensor([3, 0, 29, 7, 8])
+    whole = cosine(features, features).fill_diagonal_(-torch.inf)
+    expected = [sorted(stable_topk(whole[row], min(count, 29)).tolist()) for row in rows]
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 2)
+    assert nearest_neighbours(features, rows, count).tolist() == expected
+
+
+def test_of_equally_near_neighbours_the_first_are_taken() -> None:
+    found = nearest_neighbours(
+        torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.arange(5), 2
+    )
+    assert found.tolist() == [[2, 3], [0, 2], [0, 3], [0, 2], [0, 2]]
+
+
+def test_the_greedy_determinant_stops_at_the_rank() -> None:
+    features, quality = normal(20, 5), torch.rand(20, generator=torch.Generator().manual_seed(1)) + 0.1
+    chosen = greedy_determinant(features, quality, 12)
+    assert len(set(chosen.tolist())) == len(chosen) == 5
+    assert torch.equal(greedy_determinant(features, 1000 * quality, 3), chosen[:3])
+
+
+def test_tokens_of_length_zero_add_nothing_to_a_determinant() -> None:
+    assert greedy_determinant(torch.zeros(3, 2), torch.ones(3), 2).tolist() == []

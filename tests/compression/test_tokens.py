@@ -29,6 +29,8 @@ def test_view_slices_find_survivors_and_are_empty_where_there_are_none() -> None
     grid = toy_grid((2, 2), (2, 2), (2, 2))
     tokens = VisualTokens(torch.zeros(3, 1), grid, np.array([1, 3, 9]))
     assert [tokens.index[part].tolist() for part in tokens.view_slices()] == [[1, 3], [], [9]]
+    assert tokens.parts("view") == tokens.view_slices()
+    assert tokens.parts("image") == [slice(0, 3)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

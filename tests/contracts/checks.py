@@ -23,7 +23,7 @@ from compression.errors import InvalidBudget, MissingSignal
 from compression.registry import Registry
 from compression.selection import Fate, Selection
 from compression.tokens import Signal, VisualTokens
-from tests.contracts.toys import awkward_tokens, toy_context, toy_grid, toy_tokens
+from tests.contracts.toys import PER_HEAD, awkward_tokens, toy_context, toy_grid, toy_tokens
 
 IN_CONTEXT: dict[Signal, str] = {
     Signal.LAYER_ATTENTION: "attention",
@@ -172,7 +172,7 @@ def check_scores_follow_a_permutation_where_declared(compressor: Compressor) -> 
     at = torch.from_numpy(order)
     context = toy_context(tokens)
     signals = {
-        name: value[:, at] if name is Signal.CLS_ATTENTION else value[at] if len(value) == len(tokens) else value
+        name: value[:, at] if name in PER_HEAD else value[at] if len(value) == len(tokens) else value
         for name, value in tokens.signals.items()
     }
     moved = replace(tokens, features=tokens.features[at], signals=signals)
@@ -220,7 +220,9 @@ def check_missing_signals_are_named(compressor: Compressor) -> None:
     context = toy_context(tokens)
     budget = budgets(compressor, len(tokens))[0]
     for signal in compressor.info.needs - {Signal.FEATURES}:
-        poorer = replace(tokens, signals={name: value for name, value in tokens.signals.items() if name != signal})
+        # Undeclared signals go too: an optional one may stand in for a needed one.
+        left = compressor.info.needs - {signal}
+        poorer = replace(tokens, signals={name: value for name, value in tokens.signals.items() if name in left})
         blind = replace(context, **{IN_CONTEXT[signal]: None}) if signal in IN_CONTEXT else context
         with pytest.raises(MissingSignal, match=rf"{compressor.info.name}.*{signal.value}"):
             compressor.compress(poorer, budget, blind)

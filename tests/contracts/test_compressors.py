@@ -8,13 +8,29 @@ import pytest
 
 from compression.compressor import Budget, Compressor, Parameter, format_strategy
 from compression.strategies import CATALOGUE
-from tests.contracts.checks import CHECKS, check_outputs_number_exactly_the_budget
+from tests.contracts.checks import CHECKS, check_dtype_is_preserved, check_outputs_number_exactly_the_budget
 
 EXCEPTIONS = {
     (check_outputs_number_exactly_the_budget, "geollava8k"): (
         "there can be fewer clusters than the budget; the released code fills up with zero vectors instead"
     ),
+    (check_dtype_is_preserved, "vispruner:step=1"): (
+        "two tokens that rounding swaps in the list move all later ones between even and odd places, round after round"
+    ),
+    (check_outputs_number_exactly_the_budget, "average_pool"): (
+        "cells are laid out in rows and columns, so not every number of them can be had"
+    ),
+    (check_outputs_number_exactly_the_budget, "flashsloth"): (
+        "windows are laid out in rows and columns, so not every number of them can be had"
+    ),
+    (check_outputs_number_exactly_the_budget, "hired"): (
+        "the released code rounds the shares of views down and loses what is left over"
+    ),
 }
+"""Promises that cannot be kept, by check and by the name of a strategy or its text, each with its reason."""
+
+LIFTED = {(check_outputs_number_exactly_the_budget, "hired:remainder=given")}
+"""Exceptions that a parameter, in the strategy's canonical text, takes back."""
 
 
 def other_values(parameter: Parameter) -> list[bool | int | float | str]:
@@ -41,7 +57,10 @@ def compressors() -> list[Compressor]:
 @pytest.mark.parametrize("compressor", compressors(), ids=lambda compressor: format_strategy(compressor, Budget()))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_contract(check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest) -> None:
-    reason = EXCEPTIONS.get((check, compressor.info.name))
-    if reason is not None:
+    text = format_strategy(compressor, Budget())
+    reason = next(
+        (EXCEPTIONS[check, name] for name in (compressor.info.name, text) if (check, name) in EXCEPTIONS), None
+    )
+    if reason is not None and (check, text) not in LIFTED:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     check(compressor)

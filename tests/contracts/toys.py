@@ -14,6 +14,8 @@ from compression.layer import Heads, LayerState
 from compression.tokens import Signal, VisualTokens
 
 HEADS = 3
+PER_HEAD = frozenset({Signal.CLS_ATTENTION, Signal.EARLY_CLS_ATTENTION})
+"""Signals that are [heads, tokens]; the tokens come first in all others that have them."""
 QUESTION = "How many cars are parked along the road?"
 
 
@@ -42,9 +44,19 @@ def toy_tokens(
         Signal.VALUES: normal(tokens, dim),
         Signal.TEXT: normal(5, dim + 4),
     }
+    late = torch.Generator().manual_seed(seed + 1)  # of its own, so that the signals above stay as they were
+    early = [torch.softmax(torch.randn(HEADS, len(view) + 1, generator=late), dim=1)[:, 1:] for view in grid.views]
+    received = [torch.softmax(torch.randn(len(view) + 1, generator=late), dim=0)[1:] for view in grid.views]
+    signals[Signal.EARLY_CLS_ATTENTION] = torch.cat(early, dim=1).to(dtype)
+    signals[Signal.RECEIVED_ATTENTION] = torch.cat(received).to(dtype)
     if with_text:
         signals[Signal.TEXT_SIMILARITY] = torch.rand(tokens, generator=draw).to(dtype)
-    return VisualTokens.whole(normal(tokens, dim), grid, signals)
+    features = normal(tokens, dim)
+    signals[Signal.LAST_CLS_ATTENTION] = torch.cat(
+        [torch.softmax(torch.randn(len(view) + 1, generator=draw), dim=0)[1:] for view in grid.views]
+    ).to(dtype)
+    signals[Signal.LAST_KEYS] = normal(tokens, dim)
+    return VisualTokens.whole(features, grid, signals)
 
 
 def toy_context(tokens: VisualTokens, *, seed: int = 0) -> Context:
@@ -103,20 +115,25 @@ def awkward_tokens() -> Iterator[tuple[str, VisualTokens]]:
     tokens = toy_tokens(grid)
     same = {name: value[:1].expand_as(value).clone() for name, value in tokens.signals.items()}
     yield "constant features", replace(tokens, features=torch.ones_like(tokens.features), signals=same)
-    flat = {**tokens.signals, Signal.CLS_ATTENTION: torch.full((HEADS, 15), 1 / 16)}
+    even = {
+        **dict.fromkeys(PER_HEAD, torch.full((HEADS, 15), 1 / 16)),
+        Signal.RECEIVED_ATTENTION: torch.full((15,), 1 / 16),
+        Signal.LAST_CLS_ATTENTION: torch.full((15,), 1 / 16),
+    }
+    flat = {**tokens.signals, **even}
     yield "equal attention", replace(tokens, signals=flat)
-    none = {**tokens.signals, Signal.CLS_ATTENTION: torch.zeros(HEADS, 15)}
+    none = {**tokens.signals, **{name: torch.zeros_like(value) for name, value in even.items()}}
     yield "no attention", replace(tokens, signals=none)
     pairs = torch.arange(15) // 2
     doubled = {
-        name: value[pairs] if value.shape[0] == 15 else value[:, pairs] if name is Signal.CLS_ATTENTION else value
+        name: value[pairs] if value.shape[0] == 15 else value[:, pairs] if name in PER_HEAD else value
         for name, value in tokens.signals.items()
     }
     yield "duplicates", replace(tokens, features=tokens.features[pairs], signals=doubled)
     holes = torch.ones(15, 1)
     holes[::3] = 0
     empty = {
-        name: value * holes if name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES) else value
+        name: value * holes if name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES, Signal.LAST_KEYS) else value
         for name, value in tokens.signals.items()
     }
     yield "zero rows", replace(tokens, features=tokens.features * holes, signals=empty)

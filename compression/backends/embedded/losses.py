@@ -24,7 +24,7 @@ from compression.backends.embedded.mosaics import BUILDING
 from compression.backends.embedded.nouns import ANY_OBJECT, BUILDINGS, FIRST_CELL, FIRST_CORNER, RIVER
 from compression.backends.embedded.packing import TextBatch
 from compression.backends.embedded.textures import COLOUR_NAMES, COVERS, TYPES
-from compression.backends.embedded.vocabulary import QUARTERS, VOCABULARY
+from compression.backends.embedded.vocabulary import NUMBERS, QUARTERS, VOCABULARY
 
 # Attention is supervised in the second decoder layer; what a noun knows is read at the input of the fourth.
 GROUND_LAYER, GROUND_HEADS, NOUN_LAYER = 1, 2, 3
@@ -36,7 +36,7 @@ class Language(nn.Module):
     """Projector and language model with the training-only heads.
 
     `place` reads row, column and cover from projected tokens; `bound` the cell behind the first decoder layer; `noun`
-    row, column, cell and cover of what a noun of the question names.
+    row, column, cell and cover of what a noun of the question names; `tally` how many a plural noun names.
     """
 
     projector: nn.Module
@@ -49,6 +49,7 @@ class Language(nn.Module):
         self.place = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE + 2 + len(COVERS)))
         self.bound = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * MOST_CELLS))
         self.noun = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * SIDE + 2 * MOST_CELLS + len(COVERS)))
+        self.tally = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, len(NUMBERS)))
 
     @property
     def words(self) -> Tensor:
@@ -150,6 +151,7 @@ class Guidance:
         cell: Cell of the one thing that a noun names; 0 for one view.
         location: Row and column of it in its view.
         cover: Cover on which the named thing lies.
+        tally: How many visual tokens a plural noun names.
     """
 
     ground: Tensor
@@ -157,10 +159,12 @@ class Guidance:
     cell: Tensor
     location: Tensor
     cover: Tensor
+    tally: Tensor
 
     def total(self) -> Tensor:
         """The weighted sum."""
-        return 0.5 * self.ground + 0.3 * self.bound + 0.3 * self.cell + 0.15 * self.location + 0.3 * self.cover
+        of_places = 0.3 * self.bound + 0.3 * self.cell + 0.15 * self.location
+        return 0.5 * self.ground + of_places + 0.3 * self.cover + 0.3 * self.tally
 
     def line(self) -> str:
         """For the log."""
@@ -190,7 +194,7 @@ def guidance(net: Language, tap: Tap, sequence: Sequence, layout: Layout, labels
     is_thing = (text.named >= 0) & (text.named <= ANY_OBJECT)
     single = (is_named.sum(-1) == 1) & is_thing
     is_area = (text.named >= FIRST_CORNER) & is_named.any(-1)
-    bound = cell = location = cover = zero
+    bound = cell = location = cover = tally = zero
     if not layout.is_single:
         some = torch.randperm(sequence.prefix, device=labels.device)[:BOUND_PLACES]
         of = is_visual[:, some]
@@ -214,7 +218,10 @@ def guidance(net: Language, tap: Tap, sequence: Sequence, layout: Layout, labels
         location = location + functional.cross_entropy(read[:, SIDE : 2 * SIDE], inner % SIDE)
         if not layout.is_single:
             cell = _cell_loss(read[:, 2 * SIDE : 2 * SIDE + 2 * MOST_CELLS], at, where)
-    return Guidance(ground, bound, cell, location, cover)
+    if text.plural.any():
+        number = is_named.sum(-1)[text.plural].clamp(max=len(NUMBERS) - 1)
+        tally = functional.cross_entropy(net.tally(tap.noun_input[:, sequence.prefix :][text.plural]).float(), number)
+    return Guidance(ground, bound, cell, location, cover, tally)
 
 
 def _cell_loss(read: Tensor, at: dict[str, Tensor], where: Tensor) -> Tensor:

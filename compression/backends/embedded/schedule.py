@@ -28,8 +28,8 @@ class Schedule:
     def parse(cls, text: str) -> Schedule:
         """Read "vision,align,language,polish", as a training log gives them.
 
-        >>> Schedule.parse("1000,500,4000,800")
-        Schedule(vision=1000, align=500, language=4000, polish=800)
+        >>> Schedule.parse("1000,500,4000,2200")
+        Schedule(vision=1000, align=500, language=4000, polish=2200)
 
         Raises:
             ValueError: if the text is not four whole numbers.
@@ -39,7 +39,7 @@ class Schedule:
         except ValueError as error:
             raise ValueError(
                 f"steps must be four whole numbers for vision, align, language and polish, got {text!r}; "
-                "for example 1000,500,4600,900"
+                "for example 1000,500,4600,2200"
             ) from error
         return cls(vision, align, language, polish)
 
@@ -96,12 +96,12 @@ def reading_at(done: float, rng: np.random.Generator) -> Reading:
     """What a step reads: one view with few tokens first, then all of its tokens, then cells beside single views.
 
     Args:
-        done: Share of the language stage that is over, 0..1.
+        done: Share of the language stage that is over, 0..1; above it the polish stage, with more single views.
         rng: Source of chance.
     """
     if done < 0.10:
         return Reading("single", _SINGLE, IMAGES, 48, "oracle")
-    if done < 0.25 or rng.random() < 0.4:
+    if done < 0.25 or rng.random() < (0.4 if done < 1 else 0.55):
         return _single_reading(done, rng)
     layout = _WHOLE if rng.random() < 0.6 else _WINDOWS[int(rng.integers(len(_WINDOWS)))]
     source = "remixed" if rng.random() < 0.55 else "coherent"

@@ -21,6 +21,7 @@ from compression.grid import TokenGrid, View
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
 from tests.compression.backends.conftest import SPECIAL, WORDS, save_tiny_llava
+from tests.contracts.toys import PER_HEAD
 
 ALL_WORDS = tuple(WORDS)
 QUESTION = "where is the red ship"
@@ -194,11 +195,21 @@ def test_the_signals_are_those_of_the_feature_layer(tiny_vlm, tiny_folder, photo
     assert torch.allclose(signals[Signal.FEATURES], told.hidden_states[-2][0, 1:], atol=1e-5)
     assert torch.allclose(signals[Signal.CLS_FEATURE], told.hidden_states[-2][0, :1], atol=1e-5)
     assert torch.allclose(signals[Signal.CLS_ATTENTION], told.attentions[-2][0, :, 0, 1:], atol=1e-5)
+    early = told.attentions[0][0, :, 0, 1:]
+    assert torch.allclose(signals[Signal.EARLY_CLS_ATTENTION], early, atol=1e-5)
+    received = told.attentions[-2][0].mean((0, 1))[1:]
+    assert torch.allclose(signals[Signal.RECEIVED_ATTENTION], received, atol=1e-5)
     layer = tower.encoder.layers[-2]
     keys = layer.self_attn.k_proj(layer.layer_norm1(told.hidden_states[-3]))[0, 1:].view(16, 4, 8).mean(1)
     assert torch.allclose(signals[Signal.KEYS], keys, atol=1e-5)
     assert torch.allclose(signals[Signal.VALUES], layer.self_attn.v_proj(told.hidden_states[-2][0, 1:]), atol=1e-5)
     assert torch.allclose(signals[Signal.CLS_QUERY], layer.self_attn.q_proj(told.hidden_states[-2][0, :1]), atol=1e-5)
+    last = tower.encoder.layers[-1]
+    entering = last.layer_norm1(told.hidden_states[-2])[0]
+    query, wide = last.self_attn.q_proj(entering)[0], last.self_attn.k_proj(entering)
+    assert torch.allclose(signals[Signal.LAST_KEYS], wide[1:], atol=1e-5)
+    one_head = (wide @ query / wide.shape[1] ** 0.5).softmax(0)[1:]
+    assert torch.allclose(signals[Signal.LAST_CLS_ATTENTION], one_head, atol=1e-6)
 
 
 def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
@@ -267,7 +278,7 @@ def test_several_views_fill_their_own_placeholders(tiny_vlm, stock, photo):
     other = tiny_vlm.encode(photo[::-1].copy(), (32, 32))
     grid = TokenGrid((View(4, 4, (0, 0, 32, 32), "a1"), View(4, 4, (32, 0, 64, 32), "b1")), (32, 64))
     signals = {
-        name: torch.cat([one.signals[name], other.signals[name]], dim=1 if name == Signal.CLS_ATTENTION else 0)
+        name: torch.cat([one.signals[name], other.signals[name]], dim=1 if name in PER_HEAD else 0)
         for name in one.signals
     }
     tokens = VisualTokens.whole(torch.cat([one.features, other.features]), grid, signals)

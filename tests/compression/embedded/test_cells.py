@@ -17,6 +17,7 @@ from compression.backends.embedded.scenes import make_scene
 from compression.backends.prefill import prefill
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal
+from tests.contracts.toys import PER_HEAD
 
 TINY = ModelSize(dim=32, heads=2, vision_layers=1, vision_mlp=32, text_layers=4, text_mlp=32)
 
@@ -69,8 +70,8 @@ def test_as_many_tokens_are_counted_as_are_made(vlm: EmbeddedBackend, size: tupl
     assert len(tokens) == len(tokens.grid) == vlm.count_tokens(size)
     assert tokens.signals[Signal.CLS_FEATURE].shape[0] == len(tokens.grid.views)
     assert all(
-        tokens.signals[name].shape[-2 if name != Signal.CLS_ATTENTION else -1] == len(tokens)
-        for name in (Signal.PROJECTED, Signal.KEYS, Signal.VALUES, Signal.CLS_ATTENTION)
+        tokens.signals[name].shape[1 if name in PER_HEAD else 0] == len(tokens)
+        for name in (*PER_HEAD, Signal.RECEIVED_ATTENTION, Signal.PROJECTED, Signal.KEYS, Signal.VALUES)
     )
 
 

@@ -1,0 +1,215 @@
+"""Samples for the information analysis, from stored runs or the embedded benchmark; and what is computed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+
+from analysis.beliefs import Sample, by_template, count_passes
+from analysis.errors import InvalidInformation
+from analysis.imagery import describe, read_rgb
+from analysis.information import Informed, Settings, beliefs_from, digest_of, from_posteriors, inform
+from analysis.spectrum import Spectrum
+from compression.backends.base import VLM, Progress
+from compression.backends.embedded.backend import CHECKPOINT
+from compression.backends.embedded.regimes import REGIMES, Posteriors, pictures
+from compression.backends.embedded.scenes import make_scene
+from compression.compressor import Cancel, Plan
+from compression.strategies import CATALOGUE
+from compression.tokens import VisualTokens
+from storage import AssetMissing, Store, StoreMissing
+
+KEPT_IN_MEMORY = 600
+"""Encoded pictures that are kept while strategies follow each other."""
+POSTERIORS = CHECKPOINT / "posteriors.npz"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is to be asked: one strategy, its samples, and sentences about what was left out."""
+
+    plan: Plan
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+
+
+def regime_askings(vlm: VLM, count: int, plans: Sequence[Plan]) -> list[Asking]:
+    """The embedded benchmark: `count` pictures, each with a question of every regime, for each strategy.
+
+    Raises:
+        InvalidInformation: another model, or fewer than two pictures.
+    """
+    if vlm.card.family != "embedded":
+        raise InvalidInformation(
+            f"the benchmark of regimes is made for the embedded model, got {vlm.card.name!r}; leave --regimes out to "
+            "use stored runs"
+        )
+    if count < 2:
+        raise InvalidInformation(f"the benchmark needs at least 2 pictures, got {count}; 128 are a good start")
+
+    @lru_cache(KEPT_IN_MEMORY)
+    def look(seed: int) -> VisualTokens:
+        image = make_scene(seed).image
+        return vlm.encode(image, (image.shape[0], image.shape[1]))
+
+    asked = pictures(count)
+    samples = tuple(
+        Sample(
+            f"scene {seed}",
+            partial(look, seed),
+            vlm.prompt(questions[regime].text, questions[regime].choices),
+            questions[regime].answer,
+        )
+        for regime in REGIMES
+        for seed, questions in asked
+    )
+    return [Asking(plan, samples) for plan in plans]
+
+
+def stored_askings(store: Store, vlm: VLM, where: str = "") -> list[Asking]:
+    """The questions of stored runs of this model, per strategy; the uncompressed model's first.
+
+    Args:
+        store: Where the runs are.
+        vlm: Runs of other weights are left out.
+        where: A condition in SQL over the columns of `v_runs`; read only.
+
+    Raises:
+        InvalidCondition: the condition cannot be read.
+        InvalidInformation: no template of any strategy has two questions.
+    """
+    rows = store.asked(where)
+    mine = [row for row in rows if row.model_revision == vlm.card.revision]
+    notes = []
+    if len(mine) < len(rows):
+        notes.append(f"{len(rows) - len(mine)} runs of other models or weights are left out.")
+    look = _reader(store, vlm)
+    found: dict[str, dict[tuple[str, str], Sample]] = {}
+    for row in mine:
+        if len(row.choices) < 2:
+            continue
+        prompt = vlm.prompt(row.question, row.choices)
+        if set(prompt.choices) == set(row.choices):
+            sample = Sample(row.image, partial(look, row.image), prompt, row.expected)
+            found.setdefault(row.strategy, {})[row.image, prompt.text] = sample
+    askings = []
+    for strategy, members in sorted(found.items(), key=lambda item: not item[0].startswith("identity")):
+        samples, lonely = _with_partners(list(members.values()))
+        said = [*notes, f"{lonely} questions of {strategy} have no other with the same choices."] if lonely else notes
+        if samples:
+            askings.append(Asking(CATALOGUE.plan(strategy), tuple(samples), tuple(said)))
+    if not askings:
+        raise InvalidInformation(
+            f"{len(mine)} stored runs of {vlm.card.name} give no two questions of one strategy with the same choices; "
+            "ask more questions with keepmap run, or try keepmap pid --regimes 128 -s identity"
+        )
+    return askings
+
+
+def _with_partners(samples: list[Sample]) -> tuple[list[Sample], int]:
+    alone = {members[0] for members in by_template(samples).values() if len(members) == 1}
+    return [sample for at, sample in enumerate(samples) if at not in alone], len(alone)
+
+
+def _reader(store: Store, vlm: VLM) -> Callable[[str], VisualTokens]:
+    @lru_cache(KEPT_IN_MEMORY)
+    def look(digest: str) -> VisualTokens:
+        try:
+            path = store.image_path(digest)
+        except AssetMissing as error:
+            raise InvalidInformation(f"an image of the stored runs is not kept any more: {error}") from error
+        info = describe(path)
+        size = (info.height, info.width)
+        return vlm.encode(read_rgb(path, size=vlm.wanted_size(size)).rgb, size)
+
+    return look
+
+
+def passes(askings: Sequence[Asking], settings: Settings) -> int:
+    """How many questions will be put to the model at most, to be told before it begins."""
+    return sum(
+        count_passes(one.samples, settings.intervention, partners=settings.partners, draws=settings.draws)
+        for one in askings
+    )
+
+
+def inform_and_store(
+    store: Store,
+    vlm: VLM,
+    askings: Sequence[Asking],
+    settings: Settings,
+    *,
+    owner: str = "",
+    is_sample: bool = False,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> list[Spectrum]:
+    """Compute what the store lacks and return the spectra of all askings, the answers' and the layers'.
+
+    Raises:
+        AnalysisError, CompressionError, PidError: the samples, a strategy or the solver; what was finished before is
+            stored.
+    """
+    spectra: list[Spectrum] = []
+    reference: list[Informed] = []
+    compared: tuple[Sample, ...] = ()
+    for asking in askings:
+        samples, plan = asking.samples, asking.plan
+        vlm.check(plan, min(len(samples[0].look()), 10**9))
+        found = _stored(store, vlm, asking, settings, owner)
+        if found is None:
+            given = reference if _same(samples, compared) else []
+            found = inform(vlm, samples, plan, settings, reference=given, progress=progress, cancel=cancel)
+            for one in found:
+                store.add_spectra(one.spectra, one.arrays, owner, is_sample=is_sample)
+        if plan.info.name == "identity":
+            reference, compared = found, samples
+        spectra += [one for informed in found for one in informed.spectra]
+    return spectra
+
+
+def _same(one: Sequence[Sample], other: Sequence[Sample]) -> bool:
+    keys = [[(sample.picture, sample.prompt.text, sample.prompt.choices) for sample in part] for part in (one, other)]
+    return keys[0] == keys[1]
+
+
+def _stored(store: Store, vlm: VLM, asking: Asking, settings: Settings, owner: str) -> list[Informed] | None:
+    """What was computed before, where it was computed for all templates."""
+    found = []
+    for template in by_template(asking.samples):
+        request = digest_of(vlm, asking.samples, asking.plan, settings, template)
+        spectra = store.find_spectra(request=request, owner=owner)
+        if not spectra:
+            return None
+        arrays = store.spectrum_arrays(spectra[0].id)
+        found.append(Informed(tuple(spectra), beliefs_from(spectra[0], arrays)))
+    return found
+
+
+def training_spectra(vlm: VLM, settings: Settings) -> list[tuple[Spectrum, ...]]:
+    """Spectra at the moments that the training of the embedded model kept, from the posteriors beside its weights.
+
+    Raises:
+        StoreMissing: there is no such file.
+    """
+    if not POSTERIORS.exists():
+        raise StoreMissing("the embedded model has no posteriors.npz beside its weights; train it with keepmap")
+    said = Posteriors.load(POSTERIORS)
+    made = []
+    for regime in range(len(REGIMES)):
+        task = vlm.prompt(str(said.texts[regime, 0]), [str(choice) for choice in said.choices[regime, 0]])
+        with np.errstate(divide="ignore"):
+            logs = np.log(said.posteriors[:, regime] * said.confidences[:, regime, :, :, None])
+        made.append(
+            tuple(
+                from_posteriors(
+                    vlm, CATALOGUE.plan("identity"), task, logs[moment], said.right[regime], said.seeds,
+                    int(step), settings,
+                )
+                for moment, step in enumerate(said.steps)
+            )
+        )  # fmt: skip
+    return made
