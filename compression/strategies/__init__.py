@@ -5,6 +5,7 @@ from __future__ import annotations
 from compression.registry import Registry
 from compression.strategies.adaptinfer import AdaptInfer
 from compression.strategies.apet import ApET
+from compression.strategies.apet_stage import ApETStage
 from compression.strategies.average_pool import AveragePool
 from compression.strategies.cdpruner import CDPruner
 from compression.strategies.covipal import CoViPAL
@@ -59,6 +60,7 @@ CATALOGUE = Registry().register(
     AdaptInfer,
     FastKV,
     VisionDropStages,
+    ApETStage,
     CoViPAL,
     UniformGrid,
     AveragePool,

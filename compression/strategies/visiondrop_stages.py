@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
@@ -17,7 +16,7 @@ from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_p
 from compression.layer import Heads
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
-from compression.strategies.visionzip import fold
+from compression.strategies.visionzip import contextual_weights, fold
 from compression.tokens import Signal, VisualTokens
 
 PUBLISHED = (8, 16, 24)  # of 32 layers
@@ -120,14 +119,10 @@ class VisionDropStages(DecoderStrategy):
             targets, joined = fold(keys[torch.from_numpy(rest).to(keys.device)], contextual)
             for target, members in zip(targets, joined, strict=True):
                 anchors.append(int(rest[target]))
-                weights.append((rest[np.concatenate([[target], members])], self._shares(len(members))))
+                weights.append(
+                    (rest[np.concatenate([[target], members])], contextual_weights(len(members), self.merge))
+                )
         return Selection.merge(len(tokens), anchors, weights, scores=scores_numpy(scores))
-
-    def _shares(self, members: int) -> NDArray[np.float32]:
-        """Weights of a target and its joined members."""
-        if self.merge == "mean":
-            return np.full(members + 1, 1 / (members + 1), dtype=np.float32)
-        return np.array([1.0] + [1 / max(1, members)] * members, dtype=np.float32)
 
 
 def received_by(heads: Heads, columns: Tensor, *, causal: bool) -> Tensor:
