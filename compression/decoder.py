@@ -76,6 +76,7 @@ class DecoderStrategy(Strategy):
     share of its range (`keeps`); the share that meets a requested mean over the layers follows.
     """
 
+    published: ClassVar[tuple[int, ...]]  # layers before which it acts in a model of 32 layers
     released_positions: ClassVar[Positions] = "original"
 
     def __post_init__(self) -> None:
@@ -91,10 +92,14 @@ class DecoderStrategy(Strategy):
     def cut_layers(self, layers: int) -> tuple[int, ...]:
         """The layers before which it acts on a language model of `layers` layers, ascending.
 
+        Those asked for in its parameter `stages` or `layer`; left out, the published ones moved to that depth.
+
         Raises:
             InvalidParameter: a layer asked for is outside 1..layers-1.
         """
-        raise NotImplementedError
+        if len(self.published) > 1:
+            return cuts_of(getattr(self, "stages", None), self.published, layers)
+        return one_cut(getattr(self, "layer", None), self.published[0], layers)
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """Tokens that each act leaves: the least possible at share 0, `total` at share 1, never falling between.

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_parameter, scaled, stages_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
-PUBLISHED = (2, 11, 21)  # of 32 layers: pruning follows layers 1, 10 and 20
 SHARES = (0.5, 0.25, 0.11)
 
 
@@ -40,6 +39,7 @@ class AdaptInfer(DecoderStrategy):
     stages: str | None = None
     positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (2, 11, 21)  # of 32 layers: pruning follows layers 1, 10 and 20
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="adaptinfer",
         title="AdaptInfer",
@@ -79,14 +79,6 @@ class AdaptInfer(DecoderStrategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The stages on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: a stage asked for is outside 1..layers-1.
-        """
-        return cuts_of(self.stages, PUBLISHED, layers)
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """The split scaled by a common factor, from nothing at share 0 to all tokens at every stage at share 1."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, stable_topk
 from compression.strategies.apet import approximation_errors, farthest_basis, joined_to
@@ -39,6 +39,7 @@ class ApETStage(DecoderStrategy):
     positions: Positions = "renumbered"
 
     released_positions: ClassVar[Positions] = "renumbered"
+    published: ClassVar[tuple[int, ...]] = (16,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="apet_stage",
         title="ApET (language-model stage)",
@@ -77,14 +78,6 @@ class ApETStage(DecoderStrategy):
             "Errors below a millionth of the token's norm count as 0; ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The layer before which tokens are reduced, on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
-        """
-        return one_cut(self.layer, 16, layers)
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Exactly `budget` outputs in the order of their places.

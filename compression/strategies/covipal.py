@@ -36,6 +36,7 @@ class CoViPAL(DecoderStrategy):
     guidance: int | None = None
     positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (2,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="covipal",
         title="CoViPAL (teacher)",
@@ -80,7 +81,7 @@ class CoViPAL(DecoderStrategy):
             InvalidParameter: a layer asked for is outside 1..layers-1.
         """
         self.teacher_layer(layers)
-        return one_cut(self.layer, 2, layers)
+        return super().cut_layers(layers)
 
     def teacher_layer(self, layers: int) -> int:
         """The guidance layer on a language model of `layers` layers.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, cosine, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -36,6 +36,7 @@ class DART(DecoderStrategy):
     text_pivots: int = 4
     positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (2,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="dart",
         title="DART",
@@ -66,14 +67,6 @@ class DART(DecoderStrategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """K on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
-        """
-        return one_cut(self.layer, 2, layers)
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import InvalidParameter
 from compression.layer import LayerState
 from compression.selection import Selection
@@ -38,6 +38,7 @@ class FastKV(DecoderStrategy):
     kernel: int = 7
     positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (16,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastkv",
         title="FastKV (propagation)",
@@ -72,14 +73,6 @@ class FastKV(DecoderStrategy):
         super().__post_init__()
         if self.kernel % 2 == 0:
             raise InvalidParameter(f"kernel takes an odd number, got {self.kernel}; write {self.kernel + 1}")
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The layer from which on fewer tokens go, on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
-        """
-        return one_cut(self.layer, 16, layers)
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import MissingSignal
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
@@ -31,6 +31,7 @@ class FastV(DecoderStrategy):
     layer: int | None = None
     positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (2,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastv",
         title="FastV",
@@ -58,14 +59,6 @@ class FastV(DecoderStrategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """K on a language model of `layers` layers: layers 0..K-1 see all tokens.
-
-        Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
-        """
-        return one_cut(self.layer, 2, layers)
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.

@@ -10,12 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from compression.compressor import Context, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_parameter, stages_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter, stages_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
-
-PUBLISHED = (8, 16, 24)  # of 32 layers
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class PyramidDrop(DecoderStrategy):
     positions: Positions = "renumbered"
 
     released_positions: ClassVar[Positions] = "renumbered"
+    published: ClassVar[tuple[int, ...]] = (8, 16, 24)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="pyramiddrop",
         title="PyramidDrop",
@@ -58,14 +57,6 @@ class PyramidDrop(DecoderStrategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The stages on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: a stage asked for is outside 1..layers-1.
-        """
-        return cuts_of(self.stages, PUBLISHED, layers)
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """int(N*lambda^s) of the tokens that entered, `share` being lambda."""

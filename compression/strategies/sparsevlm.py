@@ -17,7 +17,6 @@ from compression.decoder import (
     Act,
     DecoderStrategy,
     Positions,
-    cuts_of,
     mean_over_layers,
     positions_parameter,
     stages_parameter,
@@ -27,7 +26,6 @@ from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
-PUBLISHED = (3, 7, 16)  # of 32 layers: pruning follows layers 2, 6 and 15
 TOKENS = 576
 LISTS: dict[str, dict[int, tuple[int, int, int]]] = {
     "v1.5": {192: (300, 200, 110), 128: (303, 110, 36), 96: (238, 48, 26), 64: (66, 30, 17)},
@@ -63,6 +61,7 @@ class SparseVLM(DecoderStrategy):
     stages: str | None = None
     positions: Positions | None = None
 
+    published: ClassVar[tuple[int, ...]] = (3, 7, 16)  # of 32 layers: pruning follows layers 2, 6 and 15
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="sparsevlm",
         title="SparseVLM",
@@ -101,14 +100,6 @@ class SparseVLM(DecoderStrategy):
     def convention(self) -> Positions:
         """Renumbered in v1.5, original in plus, unless asked otherwise."""
         return self.positions or ("original" if self.release == "plus" else "renumbered")
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The stages on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: a stage asked for is outside 1..layers-1.
-        """
-        return cuts_of(self.stages, PUBLISHED, layers)
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """Sizes of the stages, recycled tokens included; the share is that of the named mean in 576 tokens."""

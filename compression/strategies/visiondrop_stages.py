@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, cuts_of, positions_parameter, scaled, stages_parameter
+from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
 from compression.layer import Heads
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.strategies.visionzip import contextual_weights, fold
 from compression.tokens import Signal, VisualTokens
 
-PUBLISHED = (8, 16, 24)  # of 32 layers
 SHARES = (35 / 48, 26 / 48, 19 / 48)  # of the 48 that enter, for a mean of 32
 QUERIES_AT_ONCE = 256
 
@@ -48,6 +47,7 @@ class VisionDropStages(DecoderStrategy):
     positions: Positions = "renumbered"
 
     released_positions: ClassVar[Positions] = "renumbered"
+    published: ClassVar[tuple[int, ...]] = (8, 16, 24)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="visiondrop_stages",
         title="VisionDrop (language-model stages)",
@@ -87,14 +87,6 @@ class VisionDropStages(DecoderStrategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layers(self, layers: int) -> tuple[int, ...]:
-        """The stages on a language model of `layers` layers.
-
-        Raises:
-            InvalidParameter: a stage asked for is outside 1..layers-1.
-        """
-        return cuts_of(self.stages, PUBLISHED, layers)
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
         """The released proportion scaled by a common factor."""
