@@ -60,5 +60,8 @@ class Recorder:
     def _on_grid(self, rows: list[NDArray[np.float32]], entering: Selection) -> NDArray[np.float64]:
         outputs = np.full((len(rows), len(entering)), np.nan)
         for layer, (row, layout) in enumerate(zip(rows, self._layouts, strict=True)):
-            outputs[layer, layout.outputs] = row
+            if layout.lineage is None:
+                outputs[layer, layout.outputs] = row
+            else:
+                outputs[layer] = layout.lineage.distribute(row)
         return entering.distribute(outputs)

@@ -1,19 +1,25 @@
 """Visual tokens that never forget where they came from, and the strategies that reduce them."""
 
 from compression.compressor import Budget, Compressor, Context, Parameter, Plan, Stage, Step, Strategy, StrategyInfo
+from compression.decoder import Act, DecoderStrategy
 from compression.errors import CompressionError
 from compression.grid import Box, TokenGrid, View
+from compression.layer import Heads, LayerState
 from compression.registry import Registry
 from compression.selection import Fate, RouterDecision, Selection, Stream
 from compression.tokens import Signal, VisualTokens
 
 __all__ = [
+    "Act",
     "Box",
     "Budget",
     "CompressionError",
     "Compressor",
     "Context",
+    "DecoderStrategy",
     "Fate",
+    "Heads",
+    "LayerState",
     "Parameter",
     "Plan",
     "Registry",

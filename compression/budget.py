@@ -1,4 +1,4 @@
-"""Budgets as counts: shared out over views, and translated into what a cut inside the language model may keep."""
+"""Budgets as counts, shared out over views; and the layers before which a cut can be made."""
 
 from __future__ import annotations
 
@@ -98,56 +98,3 @@ def checked_layer(layer: int, layers: int) -> int:
             f"got layer {layer}; leave the layer out to have it chosen"
         )
     return layer
-
-
-def lowest_average(total: int, layer: int, layers: int) -> int:
-    """The smallest mean over the layers that a cut before `layer` can reach, in whole visual tokens.
-
-    One token is left after the cut: ceil((K*N + (L - K)) / L).
-
-    >>> lowest_average(576, 2, 32)
-    37
-    """
-    checked_layer(layer, layers)
-    return -(-(layer * total + (layers - layer)) // layers)
-
-
-def kept_after_cut(average: int, total: int, layer: int, layers: int) -> int:
-    """How many tokens a single cut inside the language model may keep so that the mean over the layers is as asked.
-
-    Solves T = (K*N + (L - K)*k) / L for k, rounded down: the realised mean never exceeds the request. An average of
-    `total` keeps everything.
-
-    >>> kept_after_cut(192, 576, 2, 32)
-    166
-
-    Args:
-        average: T, the mean number of visual tokens per layer that was asked for, 1..total.
-        total: N, visual tokens before the cut.
-        layer: K, the layer before which the cut is made; layers 0..K-1 process all tokens.
-        layers: L, language-model layers.
-
-    Raises:
-        InvalidBudget: the average is outside 1..total, or no cut at this layer reaches it; `lowest` says what does.
-        InvalidParameter: the layer is outside 1..layers-1.
-    """
-    lowest = lowest_average(total, layer, layers)
-    if not 1 <= average <= total:
-        raise InvalidBudget(
-            f"budget must be 1..{total} visual tokens, got {average}; write a count up to {total} or a ratio up to 1.0",
-            lowest=lowest,
-        )
-    kept = (layers * average - layer * total) // (layers - layer)
-    if kept < 1:
-        raise InvalidBudget(
-            f"a cut before layer {layer} of {layers} leaves a mean of at least {lowest} of {total} visual tokens, "
-            f"got a budget of {average}; write at least {lowest}, or cut at an earlier layer",
-            lowest=lowest,
-        )
-    return kept
-
-
-def mean_after_cut(kept: int, total: int, layer: int, layers: int) -> float:
-    """The mean over the layers when `kept` tokens are left after a cut before `layer`."""
-    checked_layer(layer, layers)
-    return (layer * total + (layers - layer) * kept) / layers

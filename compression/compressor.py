@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
+from compression.layer import LayerState
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -197,7 +198,11 @@ class Context:
         text: Float [words, dim], the question in the language model's embeddings, or None.
         layer: Language-model layer before which the strategy acts, or None outside the language model.
         layers: Number of language-model layers.
-        attention: Float [heads, query, tokens] rows of layer `layer - 1` over the visual tokens, or None.
+        attention: Float [heads, query, tokens] rows of layer `layer - 1` over the visual tokens, the answer position
+            first, then the question's words; or None.
+        state: What the language model holds before `layer`, or None.
+        teacher: Float32 [tokens], attention that each visual token receives in a deeper layer of a full first pass, for
+            a strategy that names one (`teacher_layer`); or None.
         router: The model's trained router, or None.
     """
 
@@ -207,6 +212,8 @@ class Context:
     layer: int | None = None
     layers: int = 0
     attention: Tensor | None = None
+    state: LayerState | None = None
+    teacher: Tensor | None = None
     router: Router | None = None
 
     def generator(self) -> torch.Generator:

@@ -33,6 +33,10 @@ class Signal(StrEnum):
     TEXT = "text"  # embeddings of the question's words in the language model, [words, dim]
     TEXT_SIMILARITY = "text_similarity"  # cosine of each patch with the question in a joint space, [N]
     LAYER_ATTENTION = "layer_attention"  # rows of a language-model layer over the visual tokens, given in the Context
+    TEACHER_ATTENTION = (
+        "teacher_attention"  # received in a deeper layer of a full first pass, [N], given in the Context
+    )
+    LAYER_STATE = "layer_state"  # queries, keys and states of a language-model layer over all positions, in the Context
 
 
 @dataclass(frozen=True)

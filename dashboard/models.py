@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from compression.backends import known_models, load_model
 from compression.backends.base import VLM
-from compression.budget import lowest_average
-from compression.compressor import Stage, Step
+from compression.compressor import Step
+from compression.decoder import DecoderStrategy
 from compression.errors import CompressionError
 
 log = logging.getLogger(__name__)
-
-
-class _CutsLayers(Protocol):
-    def cut_layer(self, layers: int) -> int: ...
 
 
 class Models:
@@ -87,11 +82,9 @@ class Models:
 
     def lowest(self, step: Step, total: int, name: str = "") -> int:
         """The smallest budget in visual tokens that a step can reach on an image of `total` tokens."""
-        if step.stage is not Stage.DECODER:
+        if not isinstance(step.compressor, DecoderStrategy):
             return 1
-        layers = self.get(name).architecture.layers
-        compressor: _CutsLayers = step.compressor  # type: ignore[assignment]
-        return lowest_average(total, compressor.cut_layer(layers), layers)
+        return step.compressor.lowest(total, self.get(name).architecture.layers)
 
 
 def device_words(device: str) -> str:

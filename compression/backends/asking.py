@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
-from compression.backends.prefill import Family, Inside, compress_before, context_of, cut_layer, prefill, stop_if
+from compression.backends.inside import Inside, acts_of
+from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
 from compression.backends.sequence import blocks_of
 from compression.compressor import Cancel, Context, Plan, Stage
 from compression.errors import InvalidQuestion
-from compression.selection import Selection
 from compression.tokens import VisualTokens
 
 TEXT_AT_ONCE = 512
@@ -229,15 +229,12 @@ def _pass(
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
     inside = Inside(
-        steps={
-            cut_layer(step, family.architecture.layers): step
-            for step in given.plan.steps
-            if step.stage is Stage.DECODER
-        },
+        steps=acts_of(given.plan, len(given.grid), family.architecture.layers),
         grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
-        selection=Selection.prune(len(given.entering), np.arange(len(given.entering))),
+        entering=given.entering,
+        family=family,
         frozen=given.acts,
     )
     places = torch.tensor([place for _, _, place, _ in packed.reads], device=packed.ids.device)

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-BeforeLayer = Callable[[int, Tensor], Tensor | None]
-"""Told the layer index and its hidden states [1, length, dim]; returns int64 positions to keep, or None for all."""
+Changed = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a layer."""
+PreHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Changed | None]
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What enters a decoder layer during prefill.
+
+    Args:
+        hidden: Float [1, length, dim].
+        positions: int64 [length], position ids.
+        rotary: Cosine and sine of the positions, each [1, length, head dim].
+        mask: Additive or boolean [1, 1, length, length], or None for plain causal attention.
+    """
+
+    hidden: Tensor
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the sequence goes on from a layer.
+
+    Args:
+        hidden: Float [1, shorter, dim].
+        slots: int64 [shorter] ascending, places in the sequence so far whose rows and columns of the mask are taken.
+        positions: int64 [shorter], position ids, each of which the whole sequence has.
+    """
+
+    hidden: Tensor
+    slots: Tensor
+    positions: Tensor
+
+
+BeforeLayer = Callable[[int, Entering], Cut | None]
+"""Told the layer index and what enters it; returns how the sequence goes on, or None where it stays."""
 
 
 @contextmanager
@@ -37,43 +75,79 @@ def tapped(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[None]:
     """Shorten the sequence between decoder layers during prefill, exactly.
 
-    At a layer where `before` returns positions, the hidden states, rotary embeddings, position ids and mask are cut to
-    them, for that layer and all later ones, so each token keeps its original position (convention of FastV). Decoding
-    steps pass untouched: the caches of later layers are shorter, and the library continues from layer 0's length, which
-    is never cut: a cut before layer 0 is compression before the language model.
+    From a layer where `before` returns a cut, the layer and all later ones get its hidden states, and the rotary
+    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: the caches of later layers are
+    shorter, and the library continues from layer 0's length, which is never cut: a cut before layer 0 is compression
+    before the language model. Where a cut gave other position ids, decoding needs `moved_up` too.
     """
-    kept: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = {}  # slots and positions of the present sequence, once it was cut
 
-    def hook(
-        index: int,
-    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]:
-        def shorten(
-            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def hook(index: int) -> PreHook:
+        def shorten(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] == 1:
                 return None
-            positions = before(index, hidden)
-            if positions is not None:
-                hidden = hidden[:, positions]
-                kept["all"] = positions if "all" not in kept else kept["all"][positions]
-            if "all" not in kept:
+            if held:
+                kwargs = _cut_to(held["slots"], held["positions"], kwargs)
+            positions, mask = kwargs["position_ids"][0], kwargs.get("attention_mask")
+            cut = before(index, Entering(hidden, positions, kwargs["position_embeddings"], mask))
+            if cut is not None:
+                kwargs = _cut_to(cut.slots, cut.positions, kwargs)
+                hidden = cut.hidden
+                held["slots"] = held["slots"][cut.slots] if held else cut.slots
+                held["positions"] = cut.positions
+            if not held:
                 return None
-            cut, changed = kept["all"], dict(kwargs)
-            cos, sin = kwargs["position_embeddings"]
-            changed["position_embeddings"] = (cos[:, cut], sin[:, cut])
-            if kwargs.get("position_ids") is not None:
-                changed["position_ids"] = kwargs["position_ids"][:, cut]
-            mask = kwargs.get("attention_mask")
-            if mask is not None:
-                changed["attention_mask"] = mask[:, :, cut][:, :, :, cut]
-            if args:
-                return (hidden, *args[1:]), changed
-            changed["hidden_states"] = hidden
-            return args, changed
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return shorten
 
+    with _hooked(layers, hook):
+        yield
+
+
+def _cut_to(slots: Tensor, positions: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A layer's arguments for a part of the sequence: the mask of some slots, the rotary embeddings of some ids."""
+    ids = kwargs["position_ids"][0]
+    ordered, order = ids.sort(stable=True)
+    place = order[torch.searchsorted(ordered, positions)]
+    cos, sin = kwargs["position_embeddings"]
+    mask = kwargs.get("attention_mask")
+    return {
+        **kwargs,
+        "position_embeddings": (cos[:, place], sin[:, place]),
+        "position_ids": positions[None],
+        "attention_mask": None if mask is None else mask[:, :, slots][:, :, :, slots],
+    }
+
+
+@contextmanager
+def moved_up(layers: Sequence[nn.Module], rotary: nn.Module, shifts: Sequence[int]) -> Iterator[None]:
+    """Let decoding steps continue behind renumbered tokens: each layer subtracts its shift from the position.
+
+    Args:
+        layers: The language model's layers.
+        rotary: Its rotary embedding, called with hidden states and position ids.
+        shifts: For each layer, by how many places what followed the visual tokens has moved up.
+    """
+
+    def hook(index: int) -> PreHook:
+        def shift(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
+            if not shifts[index]:
+                return None
+            hidden = args[0] if args else kwargs["hidden_states"]
+            ids = kwargs["position_ids"] - shifts[index]
+            return args, {**kwargs, "position_ids": ids, "position_embeddings": rotary(hidden, position_ids=ids)}
+
+        return shift
+
+    with _hooked(layers if any(shifts) else [], hook):
+        yield
+
+
+@contextmanager
+def _hooked(layers: Sequence[nn.Module], hook: Callable[[int], PreHook]) -> Iterator[None]:
+    """Pre-hooks on every layer while the block runs."""
     handles = []
     try:
         handles += [

@@ -10,7 +10,7 @@ What this backend does to the stock `LlavaForConditionalGeneration`, and nothing
 * attention rows are recomputed beside the fused kernel (`attention`).
 
 Positions: tokens removed before the language model leave no gap (their successors move up, as in the released code of
-VisionZip and DivPrune); tokens removed inside keep theirs (as in FastV's).
+VisionZip and DivPrune); tokens removed inside keep theirs or move up, as the strategy says.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
@@ -44,13 +45,14 @@ from compression.backends.base import (
     SequenceLayout,
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
-from compression.backends.hooks import tapped
-from compression.backends.prefill import asked, cut_layer, prefill
+from compression.backends.hooks import Entering, moved_up, tapped
+from compression.backends.inside import acts_of, asked
+from compression.backends.prefill import prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
-from compression.budget import kept_after_cut
 from compression.compressor import Cancel, Plan, Router, Stage
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import Box, TokenGrid, View
+from compression.layer import Heads
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -69,6 +71,8 @@ PROVIDES = frozenset(
         Signal.LAST_KEYS,
         Signal.TEXT,
         Signal.LAYER_ATTENTION,
+        Signal.LAYER_STATE,
+        Signal.TEACHER_ATTENTION,
     }
 )
 
@@ -294,7 +298,7 @@ class LlavaBackend:
 
     def unembed(self, hidden: Tensor, *, norm: bool = True) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., dim] by the final norm and the head (logit lens)."""
-        logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(hidden) if norm else hidden)
+        logits: Tensor = self.model.lm_head(self.final_norm(hidden) if norm else hidden)
         return logits
 
     @property
@@ -302,6 +306,28 @@ class LlavaBackend:
         """The language model's layers in order."""
         layers: Sequence[nn.Module] = self.model.model.language_model.layers
         return layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last layer."""
+        norm: nn.Module = self.model.model.language_model.norm
+        return norm
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding of the language model."""
+        rotary: nn.Module = self.model.model.language_model.rotary_emb
+        return rotary
+
+    def heads_of(self, layer: int, entering: Entering) -> Heads:
+        """Queries and keys that a decoder layer makes of what enters it."""
+        block: Any = self.decoder_layers[layer]
+        attend, normed = block.self_attn, block.input_layernorm(entering.hidden)
+        query, key = (
+            part(normed).unflatten(-1, (-1, attend.head_dim)).transpose(1, 2) for part in (attend.q_proj, attend.k_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *entering.rotary)
+        return Heads(query[0], key[0], attend.scaling, entering.mask)
 
     def project(self, features: Tensor) -> Tensor:
         """Encoder features [tokens, encoder dim] as the language model reads them, [tokens, dim]."""
@@ -339,20 +365,21 @@ class LlavaBackend:
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        if prompt.choices:
-            logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
-            names = prompt.choices
-            best = int(np.argmax(logs))
-            text = names[best]
-            decode_seconds = [step(self.model, candidates[best][0], copy.deepcopy(last.cache), self.device)[1]]
-        else:
-            top = scored.topk(min(5, len(scored)))
-            names = tuple(self._decode([int(token)]) or repr(int(token)) for token in top.indices)
-            logs = top.values.tolist()
-            ids, decode_seconds = continue_greedily(
-                self.model, int(top.indices[0]), copy.deepcopy(last.cache), self.device, max_new_tokens, cancel
-            )
-            text = self._decode(ids)
+        with moved_up(self.decoder_layers, self.rotary, last.shifts):
+            if prompt.choices:
+                logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
+                names = prompt.choices
+                best = int(np.argmax(logs))
+                text = names[best]
+                decode_seconds = [step(self.model, candidates[best][0], copy.deepcopy(last.cache), self.device)[1]]
+            else:
+                top = scored.topk(min(5, len(scored)))
+                names = tuple(self._decode([int(token)]) or repr(int(token)) for token in top.indices)
+                logs = top.values.tolist()
+                ids, decode_seconds = continue_greedily(
+                    self.model, int(top.indices[0]), copy.deepcopy(last.cache), self.device, max_new_tokens, cancel
+                )
+                text = self._decode(ids)
         return Generation(
             text=text,
             choices=names,
@@ -410,12 +437,9 @@ class LlavaBackend:
                 f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; "
                 "choose another strategy"
             )
+        acts_of(plan, total, self.architecture.layers)
         for one in plan.steps:
-            if one.stage is Stage.DECODER:
-                kept_after_cut(
-                    asked(one, total), total, cut_layer(one, self.architecture.layers), self.architecture.layers
-                )
-            elif not one.compressor.info.adaptive:
+            if one.stage is Stage.ENCODER and not one.compressor.info.adaptive:
                 asked(one, total)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
-from compression.backends.hooks import cut_between, synchronise
-from compression.backends.sequence import blocks_of, without
-from compression.budget import kept_after_cut
-from compression.compressor import Cancel, Context, Plan, Router, Stage, Step
-from compression.errors import AttentionUnavailable, Cancelled, InvalidBudget, InvalidStrategyText
+from compression.backends.hooks import Cut, Entering, cut_between, synchronise
+from compression.backends.inside import Inside, acts_of, guidance_layers, received
+from compression.backends.sequence import blocks_of
+from compression.compressor import Cancel, Context, Plan, Router, Stage
+from compression.errors import Cancelled, InvalidStrategyText
 from compression.grid import TokenGrid
+from compression.layer import Heads
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -34,6 +35,17 @@ class Family(Protocol):
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """The language model's layers in order."""
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last layer."""
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding of the language model."""
+
+    def heads_of(self, layer: int, entering: Entering) -> Heads:
+        """Queries and keys that a decoder layer makes of what enters it."""
 
     def project(self, features: Tensor) -> Tensor:
         """Encoder features [tokens, encoder dim] as the language model reads them, [tokens, dim]."""
@@ -61,6 +73,7 @@ class Pass:
         selection: What was left after its last layer.
         features: Float [outputs, dim] of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
+        shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
     """
 
     logits: Tensor
@@ -71,84 +84,9 @@ class Pass:
     acts: Mapping[int, Selection]
     tokens_per_layer: tuple[int, ...]
     sequence_per_layer: tuple[int, ...]
+    shifts: tuple[int, ...]
     compress_seconds: float
     prefill_seconds: float
-
-
-@dataclass
-class Inside:
-    """The steps inside the language model, and what they have done so far in this pass.
-
-    A step whose decision is in `frozen` repeats it; every decision is noted in `acts`.
-    """
-
-    steps: dict[int, Step]  # by the layer before which each acts
-    grid: TokenGrid
-    context: Context
-    layout: SequenceLayout
-    selection: Selection
-    frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
-    acts: dict[int, Selection] = field(default_factory=dict)  # by layer
-    rows: dict[int, Tensor] = field(default_factory=dict)  # layer -> [heads, query, key]
-    seconds: float = 0.0
-    tokens_per_layer: list[int] = field(default_factory=list)
-    sequence_per_layer: list[int] = field(default_factory=list)
-
-    def before(self, layer: int, hidden: Tensor) -> Tensor | None:
-        """Positions to keep from this layer on, or None for all; called before every layer."""
-        keep = None
-        if layer in self.steps:
-            began = time.perf_counter()
-            keep = self._cut(layer, hidden)
-            self.seconds += time.perf_counter() - began
-        self.tokens_per_layer.append(len(self.layout.visual))
-        self.sequence_per_layer.append(self.layout.length)
-        return keep
-
-    def _cut(self, layer: int, hidden: Tensor) -> Tensor:
-        decision = self.frozen[layer] if layer in self.frozen else self._decide(self.steps[layer], layer, hidden)
-        self.acts[layer] = decision
-        dropped = np.setdiff1d(np.arange(len(self.layout.visual)), decision.anchor)
-        positions, self.layout = without(self.layout, dropped)
-        self.selection = self.selection.then(decision)
-        return torch.from_numpy(positions).to(hidden.device)
-
-    def _decide(self, step: Step, layer: int, hidden: Tensor) -> Selection:
-        if layer - 1 not in self.rows:
-            raise AttentionUnavailable(
-                f"layer {layer - 1} gave no attention rows; the language model must use {attention.NAME}"
-            )
-        total, present = len(self.grid), len(self.layout.visual)
-        keep = min(present, kept_after_cut(asked(step, total), total, layer, self.context.layers))
-        visual = torch.from_numpy(self.layout.visual).to(hidden.device)
-        return step.compressor.compress(
-            VisualTokens(hidden[0, visual], self.grid, np.arange(present)),
-            keep,
-            replace(self.context, layer=layer, attention=self.rows[layer - 1][:, :, visual]),
-        )
-
-
-def asked(step: Step, total: int) -> int:
-    """The budget of a step that must have one, in visual tokens.
-
-    Raises:
-        InvalidBudget: it has none.
-    """
-    budget = step.budget.tokens(total)
-    if budget is None:
-        name = step.compressor.info.name
-        raise InvalidBudget(f"{name} needs a budget; write {name}@0.25")
-    return budget
-
-
-def cut_layer(step: Step, layers: int) -> int:
-    """The layer before which a step inside the language model acts.
-
-    Raises:
-        InvalidParameter: the layer asked for is not in the model.
-    """
-    layer: int = step.compressor.cut_layer(layers)  # type: ignore[attr-defined]
-    return layer
 
 
 def stop_if(cancel: Cancel | None) -> None:
@@ -186,31 +124,31 @@ def prefill(
     compressed = time.perf_counter()
     blocks = blocks_of(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
+    steps = acts_of(plan, len(tokens.grid), layers)
+    looked = time.perf_counter()
+    teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
     inside = Inside(
-        steps={cut_layer(step, layers): step for step in plan.steps if step.stage is Stage.DECODER},
+        steps=steps,
+        teachers=teachers,
         grid=tokens.grid,
         context=context,
         layout=layout,
-        selection=Selection.prune(len(entering), np.arange(len(entering))),
+        entering=entering,
+        family=family,
+        seconds=time.perf_counter() - looked,
     )
-    wanted = {layer - 1 for layer in inside.steps}
 
-    def rows(layer: int) -> Tensor | None:
-        if layer not in wanted and probe is None:
-            return None
-        return torch.from_numpy(np.concatenate([[inside.layout.answer], inside.layout.question]))
-
-    def hear(layer: int, weights: Tensor) -> None:
-        if layer in wanted:
-            inside.rows[layer] = weights
+    def hear(layer: int, heads: Heads) -> None:
+        inside.hear(layer, heads)
         if probe is not None:
-            probe.attention(layer, weights.mean(0), inside.layout)
+            wanted = torch.from_numpy(np.concatenate([[inside.layout.answer], inside.layout.question]))
+            probe.attention(layer, heads.rows(wanted).mean(0), inside.layout)
 
-    def before(layer: int, hidden: Tensor) -> Tensor | None:
+    def before(layer: int, coming: Entering) -> Cut | None:
         stop_if(cancel)
-        return inside.before(layer, hidden)
+        return inside.before(layer, coming)
 
-    with cut_between(family.decoder_layers, before), attention.listening(rows, hear):
+    with cut_between(family.decoder_layers, before), attention.listening(hear):
         output = family.forward(ids, features, blocks, use_cache=True, logits_to_keep=1)
         logits = output.logits[0, -1].float()
         synchronise(family.device)
@@ -219,14 +157,37 @@ def prefill(
         logits=logits,
         cache=output.past_key_values,
         entering=entering,
-        selection=entering.then(inside.selection) if inside.steps else entering,
+        selection=inside.over_all(),
         features=features,
         acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
+        shifts=tuple(inside.shifts),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
     )
+
+
+def look_ahead(
+    family: Family,
+    ids: Tensor,
+    features: Tensor,
+    blocks: Sequence[NDArray[np.int64]],
+    layout: SequenceLayout,
+    layers: set[int],
+) -> dict[int, Tensor]:
+    """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass."""
+    found: dict[int, Tensor] = {}
+
+    def hear(layer: int, heads: Heads) -> None:
+        if layer in layers:
+            found[layer] = received(heads, layout)
+
+    if layers:
+        with attention.listening(hear):
+            family.forward(ids, features, blocks, use_cache=False, logits_to_keep=1)
+        synchronise(family.device)
+    return found
 
 
 def context_of(family: Family, prompt: Prompt, seed: int) -> Context:

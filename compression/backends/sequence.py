@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compression.backends.base import Prompt, SequenceLayout
-from compression.errors import InvalidQuestion
+from compression.errors import InvalidQuestion, InvalidSelection
 from compression.grid import TokenGrid
 from compression.selection import Selection
 
@@ -96,23 +96,45 @@ def lay_out(
     return ids, layout
 
 
-def without(layout: SequenceLayout, dropped: NDArray[np.int64]) -> tuple[NDArray[np.int64], SequenceLayout]:
-    """The layout after visual tokens left, and the ascending positions that stay.
+def rearranged(layout: SequenceLayout, decision: Selection) -> tuple[NDArray[np.int64], SequenceLayout]:
+    """The sequence after a decision about its visual tokens.
+
+    Each output lies in the run of visual tokens in which its anchor lay, in the decision's order; all else stays where
+    it is.
 
     Args:
         layout: Before.
-        dropped: int64, which of the layout's visual tokens leave, counted among them.
+        decision: Over the layout's visual tokens; each anchor is one of them and lends its place once.
+
+    Returns:
+        int64 [shorter], the position so far of each that stays, for an output that of its anchor; and the new layout.
+
+    Raises:
+        InvalidSelection: an output without a place of its own.
     """
-    stays = np.ones(layout.length, dtype=bool)
-    stays[layout.visual[dropped]] = False
-    moved = np.cumsum(stays) - 1
-    left = np.setdiff1d(np.arange(len(layout.visual)), dropped)
+    if (decision.anchor < 0).any() or len(np.unique(decision.anchor)) != len(decision):
+        raise InvalidSelection(
+            "inside the language model every output takes the place of another token, got one without area or a place "
+            "taken twice; give each output an anchor of its own"
+        )
+    others = np.setdiff1d(np.arange(layout.length), layout.visual)
+    places = layout.visual[decision.anchor]
+    run = np.searchsorted(others, places)  # how many other positions lie in front
+    order = np.argsort(np.concatenate([2 * run, 2 * np.arange(len(others)) + 1]), kind="stable")
+    source = np.concatenate([places, others])[order]
+    at = np.empty(len(order), dtype=np.int64)
+    at[order] = np.arange(len(order))
+    visual, moved = at[: len(decision)], dict(zip(others.tolist(), at[len(decision) :].tolist(), strict=True))
+
+    def follow(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([moved[int(one)] for one in positions], dtype=np.int64)
+
     shorter = SequenceLayout(
-        length=int(stays.sum()),
-        visual=moved[layout.visual[left]],
-        outputs=layout.outputs[left],
-        question=moved[layout.question],
-        answer=int(moved[layout.answer]),
-        options=moved[layout.options],
+        length=len(source),
+        visual=visual,
+        outputs=layout.outputs[decision.anchor],
+        question=follow(layout.question),
+        answer=moved[layout.answer],
+        options=follow(layout.options),
     )
-    return np.flatnonzero(stays), shorter
+    return source, shorter

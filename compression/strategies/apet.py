@@ -123,18 +123,11 @@ class ApET(Strategy):
 
     def _find_basis(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """The basis tokens of one view in order, int64 [M]."""
-        tokens, dim = features.shape
-        count = min(self.basis, tokens, max(1, dim - 1))
         if self.by == "random":
+            tokens, dim = features.shape
+            count = min(self.basis, tokens, max(1, dim - 1))
             return torch.randperm(tokens, generator=generator)[:count].to(features.device)
-        wide = features if features.dtype == torch.float64 else features.float()
-        if self.start == "random":
-            first = torch.randint(tokens, (), generator=generator).to(features.device)
-        elif self.start == "mean":
-            first = squared_distances(wide, wide.mean(dim=0)).argmax()
-        else:
-            first = torch.tensor(0, device=features.device)
-        return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, count, first)[0]
+        return farthest_basis(features, self.basis, self.start, generator)
 
     def _add(
         self, made: _Outputs, features: Tensor, basis: Tensor, error: NDArray[np.float64], count: int, start: int
@@ -147,12 +140,7 @@ class ApET(Strategy):
         order = as_numpy(stable_topk(torch.from_numpy(error), count))
         filled = min(len(basis), count - 1)
         worst, slots = order[: count - filled], np.sort(order[count - filled :])
-        rest = np.setdiff1d(np.arange(len(features)), order)
-        device = features.device
-        rows, targets = features[torch.from_numpy(rest).to(device)], features[torch.from_numpy(worst).to(device)]
-        owner = as_numpy(best_match(rows, targets))
-        edges = np.searchsorted(np.sort(owner), np.arange(1, len(worst)))
-        joined = dict(zip(worst.tolist(), np.split(rest[np.argsort(owner, kind="stable")], edges), strict=True))
+        joined = joined_to(features, worst, np.setdiff1d(np.arange(len(features)), order))
         source = dict(zip(slots.tolist(), as_numpy(basis).tolist(), strict=False))
         for place in np.sort(order).tolist():
             if place not in source:
@@ -185,6 +173,36 @@ class _Outputs:
     def add(self, anchor: int, members: Sequence[int], weights: Sequence[float]) -> None:
         self.anchors.append(anchor)
         self.weights.append((members, weights))
+
+
+def farthest_basis(features: Tensor, count: int, start: str, generator: torch.Generator) -> Tensor:
+    """Basis tokens by farthest points, in the order in which they are found, int64 [M].
+
+    Args:
+        features: Float [tokens, dim].
+        count: M at most; never more than the tokens, nor than the numbers of a feature less one.
+        start: "random" by the generator, "mean" for the token farthest from the mean, or "first".
+        generator: For the random start.
+    """
+    tokens, dim = features.shape
+    wide = features if features.dtype == torch.float64 else features.float()
+    if start == "random":
+        first = torch.randint(tokens, (), generator=generator).to(features.device)
+    elif start == "mean":
+        first = squared_distances(wide, wide.mean(dim=0)).argmax()
+    else:
+        first = torch.tensor(0, device=features.device)
+    found = min(count, tokens, max(1, dim - 1))
+    return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, found, first)[0]
+
+
+def joined_to(features: Tensor, worst: NDArray[np.int64], rest: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """For each token of large error the tokens of the rest that are most like it by cosine, ascending."""
+    device = features.device
+    rows, targets = features[torch.from_numpy(rest).to(device)], features[torch.from_numpy(worst).to(device)]
+    owner = as_numpy(best_match(rows, targets))
+    edges = np.searchsorted(np.sort(owner), np.arange(1, len(worst)))
+    return dict(zip(worst.tolist(), np.split(rest[np.argsort(owner, kind="stable")], edges), strict=True))
 
 
 def squared_distances(features: Tensor, to: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from compression.budget import checked_layer
-from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.compressor import Context, Parameter, Stage, StrategyInfo
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import MissingSignal
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
@@ -16,7 +16,7 @@ from compression.tokens import Signal, VisualTokens
 
 
 @dataclass(frozen=True)
-class FastV(Strategy):
+class FastV(DecoderStrategy):
     """Keep the visual tokens that the answer position attends to most in an early layer of the language model.
 
     Score: mean over heads of attention[answer position, token] in layer K-1, the last row of the prompt; the best
@@ -29,7 +29,9 @@ class FastV(Strategy):
     """
 
     layer: int | None = None
+    positions: Positions = "original"
 
+    published: ClassVar[tuple[int, ...]] = (2,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastv",
         title="FastV",
@@ -47,6 +49,7 @@ class FastV(Strategy):
                 minimum=1,
                 kind=int,
             ),
+            positions_parameter("original"),
         ),
         deviations=(
             "The cut layer scales with the depth of the language model; at 32 layers it is the paper's K = 2.",
@@ -56,14 +59,6 @@ class FastV(Strategy):
             "Ties break by token index.",
         ),
     )
-
-    def cut_layer(self, layers: int) -> int:
-        """K on a language model of `layers` layers: layers 0..K-1 see all tokens.
-
-        Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
-        """
-        return checked_layer(self.layer if self.layer is not None else max(1, round(2 * layers / 32)), layers)
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.

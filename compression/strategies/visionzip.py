@@ -118,14 +118,17 @@ class VisionZip(Strategy):
             targets, joined = fold(keys[torch.from_numpy(rest).to(keys.device)], contextual)
             for target, members in zip(targets, joined, strict=True):
                 anchors.append(int(rest[target]) + start)
-                weights.append((rest[np.concatenate([[target], members])] + start, self._shares(len(members))))
+                weights.append(
+                    (rest[np.concatenate([[target], members])] + start, contextual_weights(len(members), self.merge))
+                )
         return anchors, weights
 
-    def _shares(self, members: int) -> NDArray[np.float32]:
-        """Weights of a target and its joined members."""
-        if self.merge == "mean":
-            return np.full(members + 1, 1 / (members + 1), dtype=np.float32)
-        return np.array([1.0] + [1 / max(1, members)] * members, dtype=np.float32)
+
+def contextual_weights(members: int, merge: str) -> NDArray[np.float32]:
+    """Weights of a target and the `members` that joined it: target + mean(joined) for "sum", their plain mean else."""
+    if merge == "mean":
+        return np.full(members + 1, 1 / (members + 1), dtype=np.float32)
+    return np.array([1.0] + [1 / max(1, members)] * members, dtype=np.float32)
 
 
 def fold(keys: Tensor, count: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:

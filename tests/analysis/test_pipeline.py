@@ -40,7 +40,7 @@ def inquiry(tmp_path: Path) -> Inquiry:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["identity", "dualcomp", *(f"{name}@0.5" for name in CATALOGUE.names() if name != "identity")]
+    "strategy", ["identity", "dualcomp", *(f"{name}@0.6" for name in CATALOGUE.names() if name != "identity")]
 )
 def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     run = execute(inquiry, CATALOGUE.plan(strategy), embedded, repeats=1)

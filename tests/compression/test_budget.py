@@ -1,20 +1,13 @@
-"""Budgets shared out over views, and translated into a cut inside the language model."""
+"""Budgets shared out over views."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.budget import (
-    kept_after_cut,
-    lowest_average,
-    mean_after_cut,
-    split_evenly,
-    split_over,
-    split_proportionally,
-)
-from compression.errors import InvalidBudget, InvalidParameter
+from compression.budget import split_evenly, split_over, split_proportionally
+from compression.errors import InvalidBudget
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
@@ -52,54 +45,3 @@ def test_a_small_view_leaves_its_share_to_the_others() -> None:
 def test_more_than_there_is_cannot_be_shared_out() -> None:
     with pytest.raises(InvalidBudget, match=r"lies in 0\.\.8 visual tokens, got 9"):
         split_evenly(9, [4, 4])
-
-
-@pytest.mark.parametrize(
-    ("layer", "average", "kept"),
-    [(2, 192, 166), (2, 128, 98), (2, 64, 29), (2, 171, 144), (3, 315, 288), (2, 576, 576)],
-)
-def test_published_averages_of_576_tokens_over_32_layers(layer: int, average: int, kept: int) -> None:
-    # The averages 192, 128 and 64 leave 166.4, 98.1 and 29.9 tokens; 144 and 288 kept are averages of 171 and 315.
-    assert kept_after_cut(average, 576, layer, 32) == kept
-
-
-@given(st.integers(2, 64), st.integers(1, 5000), st.data())
-def test_the_realised_mean_is_as_close_below_the_request_as_whole_tokens_allow(
-    layers: int, total: int, data: st.DataObject
-) -> None:
-    layer = data.draw(st.integers(1, layers - 1))
-    average = data.draw(st.integers(1, total))
-    lowest = lowest_average(total, layer, layers)
-    if average < lowest:
-        with pytest.raises(InvalidBudget, match=f"at least {lowest} of {total} visual tokens") as caught:
-            kept_after_cut(average, total, layer, layers)
-        assert caught.value.lowest == lowest
-        return
-    kept = kept_after_cut(average, total, layer, layers)
-    assert 1 <= kept <= total
-    assert mean_after_cut(kept, total, layer, layers) <= average
-    assume(kept < total)
-    assert mean_after_cut(kept + 1, total, layer, layers) > average
-
-
-@given(st.integers(2, 64), st.integers(1, 5000), st.data())
-def test_the_lowest_average_is_reachable_and_all_tokens_are_the_identity(
-    layers: int, total: int, data: st.DataObject
-) -> None:
-    layer = data.draw(st.integers(1, layers - 1))
-    assert kept_after_cut(lowest_average(total, layer, layers), total, layer, layers) >= 1
-    assert kept_after_cut(total, total, layer, layers) == total
-
-
-@pytest.mark.parametrize("average", [0, -1, 577])
-def test_averages_outside_the_tokens_are_refused(average: int) -> None:
-    with pytest.raises(InvalidBudget, match=rf"budget must be 1\.\.576 visual tokens, got {average}"):
-        kept_after_cut(average, 576, 2, 32)
-
-
-@pytest.mark.parametrize("layer", [0, 32])
-def test_a_cut_outside_the_layers_is_refused(layer: int) -> None:
-    with pytest.raises(
-        InvalidParameter, match=rf"layer in 1\.\.31 of a language model with 32 layers, got layer {layer}"
-    ):
-        kept_after_cut(192, 576, layer, 32)

@@ -15,13 +15,22 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from compression.compressor import Budget, Compressor, Plan, Stage, Step, Strategy
+from compression.compressor import Budget, Compressor, Context, Plan, Stage, Step, Strategy
+from compression.decoder import DecoderStrategy, mean_over_layers
 from compression.errors import InvalidBudget, MissingSignal
 from compression.registry import Registry
 from compression.selection import Fate, Selection
 from compression.tokens import Signal, VisualTokens
 from tests.contracts.toys import PER_HEAD, awkward_tokens, toy_context, toy_grid, toy_tokens
+
+IN_CONTEXT: dict[Signal, str] = {
+    Signal.LAYER_ATTENTION: "attention",
+    Signal.LAYER_STATE: "state",
+    Signal.TEACHER_ATTENTION: "teacher",
+}
+"""Signals that come in the context, and their field there."""
 
 
 def budgets(compressor: Compressor, total: int) -> list[int | None]:
@@ -114,16 +123,16 @@ def check_global_chance_is_neither_read_nor_moved(compressor: Compressor) -> Non
 
 
 def check_inputs_are_unmodified(compressor: Compressor) -> None:
-    """Features, signals and attention are as before."""
+    """Features, signals and what the language model holds are as before."""
     for _, tokens in inputs():
         features, signals = tokens.features.clone(), {name: value.clone() for name, value in tokens.signals.items()}
         context = toy_context(tokens)
-        attention = None if context.attention is None else context.attention.clone()
+        given = {name: value.clone() for name, value in _arrays(context).items()}
         for budget in budgets(compressor, len(tokens)):
             compressor.compress(tokens, budget, context)
         assert torch.equal(tokens.features, features)
         assert all(torch.equal(tokens.signals[name], value) for name, value in signals.items())
-        assert attention is None or (context.attention is not None and torch.equal(context.attention, attention))
+        assert all(torch.equal(value, given[name]) for name, value in _arrays(context).items())
 
 
 def check_outputs_can_be_differentiated(compressor: Compressor) -> None:
@@ -167,7 +176,7 @@ def check_scores_follow_a_permutation_where_declared(compressor: Compressor) -> 
         for name, value in tokens.signals.items()
     }
     moved = replace(tokens, features=tokens.features[at], signals=signals)
-    moved_context = replace(context, attention=None if context.attention is None else context.attention[..., at])
+    moved_context = _permuted(context, order)
     for budget in (1, 5, 23):
         here = compressor.compress(tokens, budget, context)
         there = compressor.compress(moved, budget, moved_context)
@@ -214,7 +223,7 @@ def check_missing_signals_are_named(compressor: Compressor) -> None:
         # Undeclared signals go too: an optional one may stand in for a needed one.
         left = compressor.info.needs - {signal}
         poorer = replace(tokens, signals={name: value for name, value in tokens.signals.items() if name in left})
-        blind = replace(context, attention=None) if signal is Signal.LAYER_ATTENTION else context
+        blind = replace(context, **{IN_CONTEXT[signal]: None}) if signal in IN_CONTEXT else context
         with pytest.raises(MissingSignal, match=rf"{compressor.info.name}.*{signal.value}"):
             compressor.compress(poorer, budget, blind)
 
@@ -224,8 +233,8 @@ def check_undeclared_signals_do_not_matter(compressor: Compressor) -> None:
     tokens = toy_tokens(toy_grid((4, 6)))
     needed = {name: value for name, value in tokens.signals.items() if name in compressor.info.needs}
     context = toy_context(tokens)
-    if Signal.LAYER_ATTENTION not in compressor.info.needs:
-        context = replace(context, attention=None)
+    for signal in IN_CONTEXT.keys() - compressor.info.needs:
+        context = replace(context, **{IN_CONTEXT[signal]: None})
     for budget in budgets(compressor, len(tokens)):
         compressor.compress(replace(tokens, signals=needed), budget, context)
 
@@ -287,7 +296,47 @@ def check_declaration_is_complete(compressor: Compressor) -> None:
         assert any(label.startswith("reconstruction: ") for label in info.labels), (
             "reconstructed parameters have a label"
         )
-    assert (info.stage is Stage.DECODER) == (Signal.LAYER_ATTENTION in info.needs)
+    assert (info.stage is Stage.DECODER) == bool(IN_CONTEXT.keys() & info.needs)
+    assert (info.stage is Stage.DECODER) == isinstance(compressor, DecoderStrategy)
+
+
+def check_acts_inside_the_language_model_meet_the_mean(compressor: Compressor) -> None:
+    """The schedule realises the asked mean within one token per layer, and each act leaves what it is told."""
+    if not isinstance(compressor, DecoderStrategy):
+        return
+    layers, total = 32, 60
+    lowest = compressor.lowest(total, layers)
+    with pytest.raises(InvalidBudget, match=f"at least {lowest}"):
+        compressor.schedule(total, lowest - 1, layers)
+    for average in (lowest, (lowest + total) // 2, total):
+        tokens = toy_tokens(toy_grid((6, 10)))
+        acts = compressor.schedule(total, average, layers)
+        assert average - 1 < mean_over_layers(acts, total, layers) <= average
+        for act in acts:
+            decided = compressor.compress(tokens, act.keep, replace(toy_context(tokens), layer=act.layer))
+            assert len(decided) == act.keep
+            tokens = toy_tokens(toy_grid((1, act.keep)), seed=act.layer)
+
+
+def _arrays(context: Context) -> dict[str, torch.Tensor]:
+    """The tensors of a context by name."""
+    named = {"attention": context.attention, "teacher": context.teacher}
+    if (state := context.state) is not None:
+        named |= {"hidden": state.hidden, "entered": state.entered, "query": state.next.query, "key": state.next.key}
+        named |= {"query before": state.previous.query, "key before": state.previous.key}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _permuted(context: Context, order: NDArray[np.int64]) -> Context:
+    """The same context for visual tokens in another order."""
+    at = torch.from_numpy(order)
+    state = context.state
+    return replace(
+        context,
+        attention=None if context.attention is None else context.attention[..., at],
+        teacher=None if context.teacher is None else context.teacher[at],
+        state=None if state is None else replace(state, visual=state.visual[order]),
+    )
 
 
 def _outputs(selection: Selection, tokens: VisualTokens) -> torch.Tensor:
@@ -317,5 +366,6 @@ CHECKS: tuple[Callable[[Compressor], None], ...] = (
     check_scores_are_finite,
     check_selection_survives_storage,
     check_declaration_is_complete,
+    check_acts_inside_the_language_model_meet_the_mean,
 )
 """All checks, in reading order."""

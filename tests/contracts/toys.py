@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from compression.compressor import Context
 from compression.grid import TokenGrid, View
+from compression.layer import Heads, LayerState
 from compression.tokens import Signal, VisualTokens
 
 HEADS = 3
@@ -58,10 +60,45 @@ def toy_tokens(
 
 
 def toy_context(tokens: VisualTokens, *, seed: int = 0) -> Context:
-    """A question, and random attention rows of a language-model layer over these tokens."""
+    """A question, random attention rows of a language-model layer over these tokens, and the layer's state."""
     draw = torch.Generator().manual_seed(seed + 1)
     rows = torch.softmax(torch.randn(HEADS, 2, len(tokens), generator=draw), dim=2)
-    return Context(question=QUESTION, seed=seed, layer=2, layers=8, attention=rows)
+    return Context(
+        question=QUESTION,
+        seed=seed,
+        layer=2,
+        layers=8,
+        attention=rows,
+        state=toy_state(tokens, seed=seed),
+        teacher=torch.rand(len(tokens), generator=draw),
+    )
+
+
+def toy_state(tokens: VisualTokens, *, seed: int = 0, in_front: int = 3, behind: int = 6) -> LayerState:
+    """A layer of a language model that holds these tokens between words: random heads, two of three sharing a key."""
+    draw = torch.Generator().manual_seed(seed + 2)
+    dtype, length = tokens.features.dtype, in_front + len(tokens) + behind
+    visual = in_front + np.arange(len(tokens))
+    hidden = torch.randn(length, tokens.features.shape[1], generator=draw).to(dtype)
+    hidden[visual] = tokens.features.detach()
+    entered = hidden.flip(1)
+
+    def heads() -> Heads:
+        query, key = torch.randn(4, length, 4, generator=draw), torch.randn(2, length, 4, generator=draw)
+        return Heads(query.to(dtype), key.to(dtype), 0.5)
+
+    coming, angles = heads(), torch.arange(length)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1])
+    return LayerState(
+        hidden=hidden,
+        visual=visual,
+        question=np.arange(length - behind, length - 2),
+        previous=heads(),
+        upcoming=lambda: coming,
+        norm=torch.nn.functional.normalize,
+        entered=entered,
+        entered_visual=visual,
+        rotary=(angles.cos(), angles.sin()),
+    )
 
 
 def smooth_tokens(grid: TokenGrid) -> VisualTokens:

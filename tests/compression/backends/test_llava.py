@@ -213,7 +213,12 @@ def test_the_signals_are_those_of_the_feature_layer(tiny_vlm, tiny_folder, photo
 
 
 def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
-    told = set(photo_tokens.signals) | {Signal.TEXT, Signal.LAYER_ATTENTION}
+    told = set(photo_tokens.signals) | {
+        Signal.TEXT,
+        Signal.LAYER_ATTENTION,
+        Signal.LAYER_STATE,
+        Signal.TEACHER_ATTENTION,
+    }
     assert told == tiny_vlm.provides
     assert len(photo_tokens) == len(photo_tokens.features) == tiny_vlm.count_tokens((320, 320))
 

@@ -48,11 +48,11 @@ def test_equal_attention_keeps_the_first_tokens(tokens_4x6: VisualTokens) -> Non
 
 @pytest.mark.parametrize(("layers", "cut"), [(32, 2), (28, 2), (64, 4), (8, 1), (6, 1), (2, 1)])
 def test_the_cut_layer_scales_with_depth(layers: int, cut: int) -> None:
-    assert FastV().cut_layer(layers) == cut
+    assert FastV().cut_layers(layers) == (cut,)
 
 
 def test_a_layer_asked_for_is_taken() -> None:
-    assert FastV(layer=3).cut_layer(8) == 3
+    assert FastV(layer=3).cut_layers(8) == (3,)
 
 
 @pytest.mark.parametrize("layer", [8, 9])
@@ -60,7 +60,7 @@ def test_a_layer_that_the_model_does_not_have_is_refused(layer: int) -> None:
     with pytest.raises(
         InvalidParameter, match=rf"layer in 1\.\.7 of a language model with 8 layers, got layer {layer}"
     ):
-        FastV(layer=layer).cut_layer(8)
+        FastV(layer=layer).cut_layers(8)
 
 
 def test_layer_zero_is_refused_when_built() -> None:

@@ -1,0 +1,216 @@
+"""Strategies inside the language model, as one pass goes through its layers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compression.backends import attention
+from compression.backends.base import SequenceLayout
+from compression.backends.hooks import Cut, Entering
+from compression.backends.sequence import rearranged
+from compression.compressor import Context, Plan, Stage, Step
+from compression.decoder import Act, DecoderStrategy
+from compression.errors import AttentionUnavailable, InvalidBudget, InvalidStrategyText
+from compression.grid import TokenGrid
+from compression.layer import Heads, LayerState
+from compression.selection import Selection
+from compression.tokens import Signal, VisualTokens
+
+
+class Decoder(Protocol):
+    """What a family's backend tells about its language model."""
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last layer."""
+
+    def heads_of(self, layer: int, entering: Entering) -> Heads:
+        """Queries and keys that a decoder layer makes of what enters it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One act of a step: which strategy acts, and what it is to leave."""
+
+    strategy: DecoderStrategy
+    act: Act
+
+
+def decoder_strategy(step: Step) -> DecoderStrategy:
+    """The strategy of a step inside the language model.
+
+    Raises:
+        InvalidStrategyText: it does not say where it acts.
+    """
+    if not isinstance(step.compressor, DecoderStrategy):
+        raise InvalidStrategyText(
+            f"{step.compressor.info.name} acts inside the language model but has no schedule; derive it from "
+            "DecoderStrategy"
+        )
+    return step.compressor
+
+
+def asked(step: Step, total: int) -> int:
+    """The budget of a step that must have one, in visual tokens.
+
+    Raises:
+        InvalidBudget: it has none.
+    """
+    budget = step.budget.tokens(total)
+    if budget is None:
+        name = step.compressor.info.name
+        raise InvalidBudget(f"{name} needs a budget; write {name}@0.25")
+    return budget
+
+
+def acts_of(plan: Plan, total: int, layers: int) -> dict[int, Planned]:
+    """Every act of a plan inside the language model, by the layer before which it happens.
+
+    Raises:
+        InvalidBudget, InvalidParameter: as `DecoderStrategy.schedule` says.
+        InvalidStrategyText: two steps act before the same layer.
+    """
+    planned: dict[int, Planned] = {}
+    for step in plan.steps:
+        if step.stage is not Stage.DECODER:
+            continue
+        strategy = decoder_strategy(step)
+        for act in strategy.schedule(total, asked(step, total), layers):
+            if act.layer in planned:
+                raise InvalidStrategyText(f"two steps act before layer {act.layer}; give each a layer of its own")
+            planned[act.layer] = Planned(strategy, act)
+    return planned
+
+
+def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
+    """The layers whose attention in a full first pass some act asks for."""
+    wanted = {planned.strategy.teacher_layer(layers) for planned in steps.values()}
+    return {layer for layer in wanted if layer is not None}
+
+
+def received(heads: Heads, layout: SequenceLayout) -> Tensor:
+    """Attention of the question's words to each visual token, summed over heads and words, float32 [tokens] on the CPU.
+
+    A question without words leaves the answer position to look.
+    """
+    words = layout.question if len(layout.question) else np.array([layout.answer])
+    return heads.rows(torch.from_numpy(words)).sum(dim=(0, 1)).cpu()[torch.from_numpy(layout.visual)]
+
+
+@dataclass
+class Inside:
+    """The acts inside the language model, and what they have done so far in this pass.
+
+    An act whose decision is in `frozen` repeats it; every decision is noted in `acts`.
+    """
+
+    steps: Mapping[int, Planned]  # by the layer before which each acts
+    grid: TokenGrid
+    context: Context
+    layout: SequenceLayout
+    entering: Selection
+    family: Decoder
+    teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
+    frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
+    acts: dict[int, Selection] = field(default_factory=dict)  # by layer
+    seconds: float = 0.0
+    tokens_per_layer: list[int] = field(default_factory=list)
+    sequence_per_layer: list[int] = field(default_factory=list)
+    shifts: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
+    _selection: Selection = field(init=False)  # over the outputs that entered
+    _heads: dict[int, Heads] = field(init=False, default_factory=dict)
+    _entered: tuple[Tensor, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._selection = Selection.prune(len(self.entering), self.layout.outputs)
+
+    def over_all(self) -> Selection:
+        """What is left so far, over the original grid."""
+        if not self.acts:
+            return self.entering
+        told = {"acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())]}
+        made = self.entering.then(self._selection)
+        return replace(made, diagnostics={**made.diagnostics, **told})
+
+    def hear(self, layer: int, heads: Heads) -> None:
+        """Remember a layer's queries and keys where the act behind it needs them; called within every layer."""
+        if layer + 1 in self.steps:
+            self._heads[layer] = heads
+
+    def before(self, layer: int, coming: Entering) -> Cut | None:
+        """How the sequence goes on from this layer, or None where it stays; called before every layer."""
+        if layer == 0:
+            self._entered = coming.hidden[0], self.layout.visual
+        cut, moved = None, self.shifts[-1] if self.shifts else 0
+        if layer in self.steps:
+            began = time.perf_counter()
+            cut, gained = self._act(layer, coming)
+            moved += gained
+            self._heads.pop(layer - 1, None)
+            self.seconds += time.perf_counter() - began
+        self.tokens_per_layer.append(len(self.layout.visual))
+        self.sequence_per_layer.append(self.layout.length)
+        self.shifts.append(moved)
+        return cut
+
+    def _act(self, layer: int, coming: Entering) -> tuple[Cut, int]:
+        """One act: the sequence from this layer on, and by how many places what follows the picture moves up."""
+        decision = self.frozen[layer] if layer in self.frozen else self._decide(layer, coming)
+        self.acts[layer] = decision
+        here, device = self.layout, coming.hidden.device
+        found, self.layout = rearranged(here, decision)
+        self._selection = self._selection.then(decision)
+        if not self._selection.is_pruning:
+            self.layout = replace(self.layout, lineage=self._selection)
+        source = torch.from_numpy(found).to(device)
+        slots = source.sort().values
+        hidden = coming.hidden[:, source]
+        if not decision.is_pruning:
+            visual = torch.from_numpy(here.visual).to(device)
+            hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
+        if self.steps[layer].strategy.convention == "original":
+            return Cut(hidden, slots, coming.positions[source]), 0
+        gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
+        return Cut(hidden, slots, coming.positions[slots] - gone), here.length - self.layout.length
+
+    def _decide(self, layer: int, coming: Entering) -> Selection:
+        if layer - 1 not in self._heads:
+            raise AttentionUnavailable(
+                f"layer {layer - 1} gave no queries and keys; the language model must use {attention.NAME}"
+            )
+        strategy, act = self.steps[layer].strategy, self.steps[layer].act
+        here, heads = self.layout, self._heads[layer - 1]
+        visual = torch.from_numpy(here.visual).to(coming.hidden.device)
+        rows = None
+        if Signal.LAYER_ATTENTION in strategy.info.needs:
+            rows = heads.rows(torch.from_numpy(np.concatenate([[here.answer], here.question])))[:, :, visual]
+        entered, entered_visual = self._entered
+        cos, sin = coming.rotary
+        state = LayerState(
+            hidden=coming.hidden[0],
+            visual=here.visual,
+            question=here.question,
+            previous=heads,
+            upcoming=lambda: self.family.heads_of(layer, coming),
+            norm=self.family.final_norm,
+            entered=entered,
+            entered_visual=entered_visual,
+            rotary=(cos[0], sin[0]),
+        )
+        guide, teacher = strategy.teacher_layer(self.context.layers), None
+        if guide is not None:
+            teacher = self.teachers[guide][torch.from_numpy(self._selection.anchor)]
+        present = len(here.visual)
+        decision = strategy.compress(
+            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present)),
+            min(present, act.keep),
+            replace(self.context, layer=layer, attention=rows, state=state, teacher=teacher),
+        )
+        return replace(decision, diagnostics={**decision.diagnostics, "positions": strategy.convention})

@@ -1,0 +1,122 @@
+"""What a layer of a language model holds: its queries and keys, and the hidden states between two layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+    """Softmax rows of causal attention for chosen queries, recomputed in float32.
+
+    Args:
+        query: [1, heads, length, head dim], rotary positions applied.
+        key: [1, kv heads, keys, head dim], rotary positions applied; keys >= length where a cache precedes.
+        positions: int64 [rows] into the queries.
+        scaling: Factor on the dot products.
+        mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
+
+    Returns:
+        float32 [heads, rows, keys].
+    """
+    heads, length, keys = query.shape[1], query.shape[2], key.shape[2]
+    # Query heads that share a key head are stacked as rows: repeating the keys would copy them all.
+    stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
+    scores = (stacked @ key[0].transpose(-1, -2)).view(1, heads, -1, keys).float() * scaling
+    if mask is not None:
+        wanted = mask[:, :, positions if mask.shape[2] > 1 else slice(None), :keys]
+        scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()
+    elif length > 1:
+        last = positions + keys - length
+        scores = scores.masked_fill(torch.arange(keys, device=key.device)[None] > last[:, None], float("-inf"))
+    return scores.softmax(-1)[0]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries and keys of one attention layer, rotary positions applied.
+
+    Args:
+        query: Float [heads, length, head dim].
+        key: Float [kv heads, length, head dim].
+        scaling: Factor on the dot products.
+        mask: Additive or boolean [1, 1, length, length], or None for plain causal attention.
+    """
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+    mask: Tensor | None = None
+
+    def rows(self, positions: Tensor, *, causal: bool = True) -> Tensor:
+        """Attention of chosen queries, float32 [heads, rows, length], each row summing to one.
+
+        Args:
+            positions: int64 [rows] into the sequence.
+            causal: Whether a query sees what precedes it only, as in the model; else it sees the whole sequence.
+        """
+        mask = self.mask if causal else torch.zeros(1, 1, 1, self.key.shape[1], device=self.key.device)
+        return attention_rows(self.query[None], self.key[None], positions.to(self.key.device), self.scaling, mask)
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """The language model between layer `layer - 1` and `layer`, during prefill.
+
+    Args:
+        hidden: Float [length, dim], the states that enter `layer`.
+        visual: int64 [tokens], positions of the visual tokens.
+        question: int64 [words], positions of the question's words.
+        previous: Queries and keys of layer `layer - 1`.
+        upcoming: Computes the queries and keys that `layer` itself would have, if nothing changed.
+        norm: The model's final norm.
+        entered: Float [length at layer 0, dim], the states that entered layer 0, all visual tokens included.
+        entered_visual: int64, positions of the visual tokens then.
+        rotary: Cosine and sine of the present positions, each float [length, head dim].
+    """
+
+    hidden: Tensor
+    visual: NDArray[np.int64]
+    question: NDArray[np.int64]
+    previous: Heads
+    upcoming: Callable[[], Heads]
+    norm: Callable[[Tensor], Tensor]
+    entered: Tensor
+    entered_visual: NDArray[np.int64]
+    rotary: tuple[Tensor, Tensor]
+
+    @cached_property
+    def next(self) -> Heads:
+        """Queries and keys of `layer` on the present sequence."""
+        return self.upcoming()
+
+    @property
+    def length(self) -> int:
+        """Positions in the sequence."""
+        return len(self.hidden)
+
+    @property
+    def columns(self) -> Tensor:
+        """Positions of the visual tokens, int64 [tokens]."""
+        return torch.from_numpy(self.visual).to(self.hidden.device)
+
+    @property
+    def last(self) -> Tensor:
+        """Position whose next token is the answer, int64 [1]."""
+        return torch.tensor([self.length - 1], device=self.hidden.device)
+
+    @property
+    def behind(self) -> Tensor:
+        """Positions behind the last visual token: what the question and the template say, int64 [words]."""
+        return torch.arange(int(self.visual.max()) + 1, self.length, device=self.hidden.device)
+
+    @property
+    def text(self) -> Tensor:
+        """Positions that are no visual token, ascending int64."""
+        return torch.from_numpy(np.setdiff1d(np.arange(self.length), self.visual)).to(self.hidden.device)

@@ -1,0 +1,98 @@
+"""FastKV: from the middle of the language model on, only what the end of the prompt looks at goes further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d
+
+from compression.compressor import Context, Parameter, Stage, StrategyInfo
+from compression.decoder import DecoderStrategy, Positions, positions_parameter
+from compression.errors import InvalidParameter
+from compression.layer import LayerState
+from compression.selection import Selection
+from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.tokens import Signal, VisualTokens
+
+
+@dataclass(frozen=True)
+class FastKV(DecoderStrategy):
+    """Let only the visual tokens that the end of the prompt attends to propagate beyond the middle of the model.
+
+    Token-selective propagation: in the layer before the cut the last 8 positions of the prompt look back; their
+    attention is summed, smoothed along the sequence by a mean over 7 positions (zeros beyond the ends count), and
+    summed over heads. The best visual tokens go on, in their order and with their original position ids.
+    Score: that smoothed sum at the token.
+    Differs from the paper: words always go on, and only visual tokens are selected; the cache of the layers in front
+    is not compressed, so decoding is not faster there; the cut scales with the depth of the model, behind layer 15 of
+    32; the budget is the mean over the layers; ties break by token index.
+    Source: FastKV, arXiv 2502.01068, and its released code.
+    """
+
+    layer: int | None = None
+    window: int = 8
+    kernel: int = 7
+    positions: Positions = "original"
+
+    published: ClassVar[tuple[int, ...]] = (16,)
+    info: ClassVar[StrategyInfo] = StrategyInfo(
+        name="fastkv",
+        title="FastKV (propagation)",
+        paper="FastKV, arXiv 2502.01068",
+        stage=Stage.DECODER,
+        needs=frozenset({Signal.LAYER_STATE}),
+        reduces="prunes",
+        score="attention from the end of the prompt in the layer before the cut, summed over heads, smoothed",
+        parameters=(
+            Parameter(
+                "layer",
+                None,
+                "The layer before which tokens are dropped; left out, it is round(16*L/32) (released: 16 of 32).",
+                minimum=1,
+                kind=int,
+            ),
+            Parameter("window", 8, "Positions at the end of the prompt that look back (released: 8).", minimum=1),
+            Parameter("kernel", 7, "Positions in the mean that smooths, an odd number (released: 7).", minimum=1),
+            positions_parameter("original"),
+        ),
+        deviations=(
+            "Only visual tokens are selected; the released code selects among all positions of a text.",
+            "The window ends at the last visual token where the words behind it are fewer.",
+            "The per-layer cache compression is left out: this is token-selective propagation alone.",
+            "The cut layer scales with the depth of the language model; at 32 layers it is the released one.",
+            "The budget is the mean over all layers; the released rate counts positions behind the cut.",
+            "Ties break by token index.",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise InvalidParameter(f"kernel takes an odd number, got {self.kernel}; write {self.kernel + 1}")
+
+    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
+        """Keep exactly `budget` tokens, ascending.
+
+        Raises:
+            InvalidBudget: the budget is missing or outside 1..tokens.
+            MissingSignal: the context holds no state of a layer with these tokens.
+        """
+        count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
+        scores = self._look_back(state)[state.columns]
+        kept = np.sort(as_numpy(stable_topk(scores, count)))
+        return Selection.prune(
+            len(tokens), kept, scores=scores_numpy(scores), diagnostics={"layer": context.layer, "window": self.window}
+        )
+
+    def _look_back(self, state: LayerState) -> Tensor:
+        """Scores of all positions in front of the window, float32."""
+        window = state.behind[-self.window :]
+        front = int(window[0]) if len(window) else state.length
+        asking = window if len(window) else state.last
+        looked: Tensor = state.previous.rows(asking)[:, :, :front].sum(dim=1)
+        pooled: Tensor = avg_pool1d(looked[None], self.kernel, stride=1, padding=self.kernel // 2)[0]
+        return torch.sum(pooled, dim=0)
