@@ -15,7 +15,16 @@ from compression.errors import Cancelled, InvalidQuestion
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 
-STRATEGIES = ("identity@1.0", "uniform_grid@5", "visionzip@6", "dualcomp@0.5", "fastv:layer=2@12", "fastv:layer=1@8")
+STRATEGIES = (
+    "identity@1.0",
+    "uniform_grid@5",
+    "visionzip@6",
+    "dualcomp@0.5",
+    "fastv:layer=2@12",
+    "fastv:layer=1@8",
+    "pyramiddrop:stages=1/2/3@8",
+    "sparsevlm:stages=1/2/3@9",
+)
 TEXTS = ("where is the red ship", "what is north", "where is a ship")
 
 
