@@ -71,6 +71,20 @@ _KNOWN = (
         "model hub",
         "a network on first use, about 16 GB of memory",
     ),
+    KnownModel(
+        "OpenGVLab/InternVL3-1B-hf",
+        "internvl",
+        "InternVL3 1B",
+        "model hub",
+        "a network on first use, about 2 GB of memory",
+    ),
+    KnownModel(
+        "OpenGVLab/InternVL3-8B-hf",
+        "internvl",
+        "InternVL3 8B",
+        "model hub",
+        "a network on first use, about 16 GB of memory",
+    ),
 )
 
 
@@ -90,6 +104,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from transformers import AutoConfig
 
     from compression.backends.embedded.backend import EmbeddedBackend
+    from compression.backends.internvl import InternVLBackend
     from compression.backends.llava import LlavaBackend
     from compression.backends.llava_next import LlavaNextBackend
     from compression.backends.llava_onevision import LlavaOnevisionBackend
@@ -104,7 +119,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
             f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a "
             "network, or use the embedded model"
         ) from error
-    families = {backend.family: backend for backend in (LlavaBackend, LlavaNextBackend, LlavaOnevisionBackend)}
+    backends = (LlavaBackend, LlavaNextBackend, LlavaOnevisionBackend, InternVLBackend)
+    families = {backend.family: backend for backend in backends}
     if kind not in families:
         raise UnknownModel(
             f"the model {name!r} is of the family {kind!r}; supported: {', '.join(families)}; choose a checkpoint of "

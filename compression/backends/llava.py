@@ -59,6 +59,11 @@ class LlavaBackend(NativeBackend):
         """Edge of the square that the vision tower reads, in pixels."""
         return int(self.config.vision_config.image_size)
 
+    @property
+    def edge(self) -> int:
+        """Tokens along one edge of that square."""
+        return self.side // int(self.config.vision_config.patch_size)
+
     def seen_box(self, image_size: tuple[int, int]) -> Box:
         """The part of an image of (height, width) that the model sees, in original pixels."""
         height, width = image_size
@@ -96,15 +101,14 @@ class LlavaBackend(NativeBackend):
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches of the one square that the tower reads."""
-        return int((self.side // self.config.vision_config.patch_size) ** 2)
+        return self.edge**2
 
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """What the tower reads of an image: pixels float [views, 3, side, side], and the views.
 
         A view has the tokens that lie on the image: the first rows and columns of what the tower makes of its pixels.
         """
-        edge = self.side // int(self.config.vision_config.patch_size)
-        return self.pixels([image]), (View(edge, edge, self.seen_box(image_size)),)
+        return self.pixels([image]), (View(self.edge, self.edge, self.seen_box(image_size)),)
 
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Images uint8 [height, width, 3] as the tower reads them, float [images, 3, side, side]."""
@@ -139,7 +143,7 @@ class LlavaBackend(NativeBackend):
         signals = {
             Signal.FEATURES: features,
             Signal.PROJECTED: self.project(features),
-            Signal.RECEIVED_ATTENTION: _received(query, key, attend.scale)[:, start:].flatten()[on_image],
+            Signal.RECEIVED_ATTENTION: received_by(query, key, attend.scale)[:, start:].flatten()[on_image],
             Signal.KEYS: key[:, :, start:].mean(1).flatten(0, 1)[on_image],
             Signal.VALUES: attend.v_proj(features),
             Signal.LAST_KEYS: wide_key[:, start:].flatten(0, 1)[on_image],
@@ -147,8 +151,8 @@ class LlavaBackend(NativeBackend):
         if self.has_cls:
             one_head = (wide_query[:, :1] @ wide_key.mT * wide_key.shape[-1] ** -0.5).softmax(-1)[:, 0, 1:]
             signals |= {
-                Signal.CLS_ATTENTION: _cls_row(query, key, attend.scale)[:, on_image],
-                Signal.EARLY_CLS_ATTENTION: _cls_row(first_query, first_key, first.scale)[:, on_image],
+                Signal.CLS_ATTENTION: cls_row(query, key, attend.scale)[:, on_image],
+                Signal.EARLY_CLS_ATTENTION: cls_row(first_query, first_key, first.scale)[:, on_image],
                 Signal.CLS_FEATURE: states[:, 0],
                 Signal.CLS_QUERY: attend.q_proj(states[:, 0]),
                 Signal.LAST_CLS_ATTENTION: one_head.flatten()[on_image],
@@ -163,7 +167,7 @@ class LlavaBackend(NativeBackend):
 
     def _on_image(self, views: Sequence[View], image_size: tuple[int, int]) -> Tensor:
         """Which of the tower's tokens lie on the image, ascending flat indices int64 [tokens]."""
-        edge = self.side // int(self.config.vision_config.patch_size)
+        edge = self.edge
         index = np.arange(len(views) * edge**2).reshape(len(views), edge, edge)
         parts = [index[number, : view.rows, : view.cols].ravel() for number, view in enumerate(views)]
         return torch.from_numpy(np.concatenate(parts))
@@ -174,13 +178,13 @@ class LlavaBackend(NativeBackend):
         return projected
 
 
-def _cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
+def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """The [CLS] row over the patches of all views, [heads, patches], of [views, heads, 1 + patches, head dim]."""
     rows = (query[:, :, :1] @ key.transpose(-1, -2) * scale).softmax(-1)[:, :, 0, 1:]
     return rows.transpose(0, 1).flatten(1)
 
 
-def _received(query: Tensor, key: Tensor, scale: float) -> Tensor:
+def received_by(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Attention on each token, mean over heads and all queries of its view, [views, tokens]; a view at a time."""
     views = zip(query, key, strict=True)
     return torch.stack([(one @ other.mT * scale).softmax(-1).mean((0, 1)) for one, other in views])

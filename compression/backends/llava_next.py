@@ -21,16 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlavaNextForConditionalGeneration
-from transformers.image_utils import SizeDict
 
 from compression.backends.anyres import Tiling
-from compression.backends.llava import LlavaBackend
-from compression.backends.sequence import PLACEHOLDER, SEPARATOR, blocks_of
+from compression.backends.sequence import SEPARATOR, blocks_of
+from compression.backends.tiled import TiledBackend
 from compression.grid import TokenGrid, View
 from compression.selection import Selection
 
 
-class LlavaNextBackend(LlavaBackend):
+class LlavaNextBackend(TiledBackend):
     """A LLaVA-NeXT checkpoint: the whole image and tiles of it, rows of tiles with a newline token behind each."""
 
     family = "llava_next"
@@ -42,23 +41,9 @@ class LlavaNextBackend(LlavaBackend):
         return Tiling.of(image_size, self.config.image_grid_pinpoints, self.side, patch)
 
     # ------------------------------------------------------------------ image
-    def wanted_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Twice what the tiles hold at most."""
-        resized = self.tiling(image_size).resized
-        shrink = min(1.0, 2 * max(resized[0] / image_size[0], resized[1] / image_size[1]))
-        return max(1, round(image_size[0] * shrink)), max(1, round(image_size[1] * shrink))
-
-    def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
-        """That the image is reduced before it is cut into tiles, where it is much."""
-        resized = self.tiling(image_size).resized
-        scale = max(image_size[0] / resized[0], image_size[1] / resized[1])
-        if scale <= 1.5:
-            return ()
-        said = (
-            f"The model reads this image at {resized[1]:,} × {resized[0]:,} pixels: {scale:.1f} pixels of the image "
-            "become one, and smaller things vanish."
-        )
-        return (said,)
+    def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) of the image on the sheet of tiles, without the padding."""
+        return self.tiling(image_size).resized
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches of the whole view and those of the tiles that lie on the image; newlines do not count."""
@@ -69,20 +54,10 @@ class LlavaNextBackend(LlavaBackend):
         tiling = self.tiling(image_size)
         return self.pixels(tiling.squares(image, self._resize)), tiling.views()
 
-    def _resize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """An image uint8 [height, width, 3] at another (height, width), by the checkpoint's filter."""
-        wanted = SizeDict(height=size[0], width=size[1])
-        resized = self.processor.resize(image.transpose(2, 0, 1), wanted, resample=self.processor.resample)
-        return np.asarray(resized, dtype=np.uint8).transpose(1, 2, 0)
-
     def _on_image(self, views: Sequence[View], image_size: tuple[int, int]) -> Tensor:
         return torch.from_numpy(self.tiling(image_size).inside())
 
     # ------------------------------------------------------------------ question
-    def picture_text(self, grid: TokenGrid) -> str:
-        """One placeholder for the picture and all its views."""
-        return PLACEHOLDER
-
     def places(self, grid: TokenGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column on the sheet of each token behind the whole view, two int64 [tokens]."""
         return self.tiling(grid.image_size).places()

@@ -125,6 +125,7 @@ class NativeBackend(ABC):
             encoder_ffn=vision.intermediate_size,
         )
         self.image_id = int(self.config.image_token_id)
+        self.image_word = str(self.tokenizer.convert_ids_to_tokens(self.image_id))
 
     # ------------------------------------------------------------------ image
     @abstractmethod
@@ -163,6 +164,7 @@ class NativeBackend(ABC):
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
+            text = str(text).replace(self.image_word, PLACEHOLDER)
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
         at = str(text).rfind(asked)

@@ -87,14 +87,15 @@ def randomise(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each of `SPECIAL` and `WORDS`; "<image>" is number 4."""
-    coded = Tokenizer(models.WordLevel({word: at for at, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+def tiny_tokenizer(image: str = "<image>", **more: str) -> PreTrainedTokenizerFast:
+    """One token for each of `SPECIAL` and `WORDS`, and for more special ones; that of the image is number 4."""
+    words = [*SPECIAL[:4], image, *WORDS, *more.values()]
+    coded = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
     coded.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     coded.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=coded, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": image, **more},
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -63,6 +67,10 @@ class Family:
         images: The image processor of the checkpoint.
         sizes: (height, width) of images that take different ways through it.
         has_cls: Whether the tower has a class token.
+        picture: What stands for the picture in the text that the stock model reads.
+        tokenizer: The checkpoint's tokenizer.
+        reading: What the family's processor asks of the image processor.
+        merge: Patches along one edge of a visual token.
     """
 
     name: str
@@ -71,19 +79,23 @@ class Family:
     images: Callable[[], Any]
     sizes: tuple[Size, ...]
     has_cls: bool
+    picture: str = "<image>"
+    tokenizer: Callable[[], Any] = tiny_tokenizer
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    merge: int = 1
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint."""
         torch.manual_seed(0)
         randomise(self.model(self.config())).save_pretrained(folder)
         self.images().save_pretrained(folder)
-        tiny_tokenizer().save_pretrained(folder)
+        self.tokenizer().save_pretrained(folder)
         return folder
 
     def read(self, folder: Path, image: NDArray[np.uint8]) -> dict[str, Tensor]:
         """What the family's own image processor makes of an image."""
         made = type(self.images()).from_pretrained(folder)(
-            images=image, input_data_format="channels_last", return_tensors="pt"
+            images=image, input_data_format="channels_last", return_tensors="pt", **self.reading
         )
         return {name: made[name] for name in ("pixel_values", "image_sizes") if name in made}
 
@@ -120,6 +132,24 @@ def onevision_config() -> LlavaOnevisionConfig:
     )
 
 
+def internvl_config() -> InternVLConfig:
+    return InternVLConfig(
+        vision_config=InternVLVisionConfig(image_size=64, **TOWER),
+        text_config=Qwen2Config(**{**TEXT, "vocab_size": TEXT["vocab_size"] + 2}),
+        image_token_id=4,
+        image_seq_length=16,
+    )
+
+
+def internvl_tokenizer() -> Any:
+    made = tiny_tokenizer("<IMG_CONTEXT>", start_image_token="<img>", end_image_token="</img>")
+    made.chat_template = (
+        "{% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}USER: <IMG_CONTEXT> "
+        "{% else %}{{ part['text'] }} ASSISTANT:{% endif %}{% endfor %}"
+    )
+    return made
+
+
 NEXT_SHEETS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 ONEVISION_SHEETS = [[34 * rows, 34 * cols] for rows in range(1, 5) for cols in range(1, 5)]
 SQUARE = {"height": 32, "width": 32}
@@ -153,6 +183,18 @@ FAMILIES = (
         ((34, 34), (50, 100), (90, 37), (136, 136), (120, 150)),  # the last two are interpolated
         has_cls=False,
     ),
+    Family(
+        "internvl",
+        InternVLForConditionalGeneration,
+        internvl_config,
+        lambda: GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, max_patches=6),
+        ((64, 64), (50, 100), (190, 70), (61, 83)),
+        has_cls=True,
+        picture="<img><IMG_CONTEXT></img>",
+        tokenizer=internvl_tokenizer,
+        reading={"crop_to_patches": True},
+        merge=2,
+    ),
 )
 
 
@@ -161,10 +203,10 @@ def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[i
 
     The first row is the whole view. Numbers are laid out and unpadded by the library's own functions.
     """
+    if family.name in ("llava", "internvl"):
+        return [list(range(tokens))]
     side, patch = config.vision_config.image_size, config.vision_config.patch_size
     edge = side // patch
-    if family.name == "llava":
-        return [list(range(tokens))]
     rows, cols = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
     numbers = torch.arange(rows * cols * edge**2).view(1, rows, cols, edge, edge)
     sheet = unpad_image(numbers.permute(0, 1, 3, 2, 4).reshape(1, rows * edge, cols * edge), size)[0].tolist()

@@ -15,7 +15,9 @@ from torch import Tensor
 from analysis.recorder import Recorder
 from compression.backends import load_model
 from compression.backends.base import Prompt
+from compression.backends.llava import PROVIDES
 from compression.errors import MissingSignal, ModelUnavailable
+from compression.selection import Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
 from dashboard.cli import main
@@ -67,7 +69,7 @@ class Case:
         return entries
 
     def ids(self, entries: int) -> Tensor:
-        coded = self.vlm.tokenizer(TEXT)["input_ids"]
+        coded = self.vlm.tokenizer(TEXT.replace("<image>", self.family.picture))["input_ids"]
         return torch.tensor([[token for one in coded for token in ([4] * entries if one == 4 else [one])]])
 
 
@@ -86,6 +88,21 @@ each_size = pytest.mark.parametrize("case", SIZES, indirect=True)
 each_family = pytest.mark.parametrize("case", ONE_EACH, indirect=True)
 
 
+def said_logs(logits: Tensor) -> Tensor:
+    """Log-probabilities of `WORDS`."""
+    return word_logs(logits)[: len(WORDS)]
+
+
+def pooled(values: Tensor, merge: int) -> Tensor:
+    """Sums over squares of patches, [..., patches] of one view to [..., tokens], a square at a time."""
+    edge = round(values.shape[-1] ** 0.5)
+    square = values.unflatten(-1, (edge, edge))
+    corners = [(row, col) for row in range(0, edge, merge) for col in range(0, edge, merge)]
+    return torch.stack(
+        [square[..., row : row + merge, col : col + merge].sum((-2, -1)) for row, col in corners], dim=-1
+    )
+
+
 def prompt(*choices: str) -> Prompt:
     return Prompt(QUESTION, choices, TEXT)
 
@@ -95,7 +112,7 @@ def prompt(*choices: str) -> Prompt:
 def test_identity_gives_the_stock_models_logits(case: Case) -> None:
     ours = case.vlm.generate(case.tokens, prompt(*WORDS), CATALOGUE.plan("identity"))
     ids = case.ids(len(case.packed()))
-    theirs = word_logs(case.stock(input_ids=ids, **case.family.read(case.folder, case.image)).logits[0, -1])
+    theirs = said_logs(case.stock(input_ids=ids, **case.family.read(case.folder, case.image)).logits[0, -1])
     assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
 
 
@@ -129,7 +146,7 @@ def test_tokens_removed_before_the_model_leave_with_the_newlines_of_empty_rows(c
     ids = case.ids(len(entries))
     embedded = case.stock.get_input_embeddings()(ids).clone()
     embedded[0, (ids[0] == 4).nonzero()[:, 0]] = case.packed()[entries]
-    theirs = word_logs(case.stock(inputs_embeds=embedded).logits[0, -1])
+    theirs = said_logs(case.stock(inputs_embeds=embedded).logits[0, -1])
     assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
     assert ours.sequence_per_layer == (ids.shape[1],) * 4
     assert ours.tokens_per_layer == (len(ours.selection),) * 4
@@ -157,7 +174,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
     for number in range(6):
         logits = masked_reference(case.stock, ids, packed, dropped, layer)
         if number == 0:
-            assert torch.allclose(torch.tensor(scored.log_probabilities), word_logs(logits[-1]), atol=1e-5)
+            assert torch.allclose(torch.tensor(scored.log_probabilities), said_logs(logits[-1]), atol=1e-5)
         said.append(int(logits[-1].argmax()))
         if said[-1] == 2:
             break
@@ -179,13 +196,17 @@ def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
     eager = case.family.model.from_pretrained(case.folder, attn_implementation="eager").eval()
     pixels, cut = case.vlm.cut(case.image, case.size)
     told = eager.model.vision_tower(pixels, output_attentions=True)
-    layer = -2 if case.family.has_cls else -1
+    layer = case.stock.config.vision_feature_layer
     received = told.attentions[layer].mean((1, 2))
     assert torch.allclose(received.sum(-1), torch.ones(len(cut)), atol=1e-5)
     if case.family.has_cls:
         on_image = case.vlm._on_image(cut, case.size)
-        assert torch.allclose(signals[Signal.RECEIVED_ATTENTION], received[:, 1:].flatten()[on_image], atol=1e-5)
-        rows = told.attentions[layer][:, :, 0, 1:].transpose(0, 1).flatten(1)
+        assert torch.allclose(
+            signals[Signal.RECEIVED_ATTENTION],
+            pooled(received[:, 1:], case.family.merge).flatten()[on_image],
+            atol=1e-5,
+        )
+        rows = pooled(told.attentions[layer][:, :, 0, 1:], case.family.merge).transpose(0, 1).flatten(1)
         assert torch.allclose(signals[Signal.CLS_ATTENTION], rows[:, on_image], atol=1e-5)
     else:
         first = slice(0, len(case.tokens.grid.views[0]))
@@ -208,9 +229,10 @@ def test_boxes_say_which_pixels_a_token_was_made_of(case: Case, size: Size) -> N
     mean, std = (
         torch.tensor(part).view(3, 1, 1) for part in (case.vlm.processor.image_mean, case.vlm.processor.image_std)
     )
-    edge = pixels.shape[-1] // 8
-    raw = ((pixels * std + mean) * 255)[:, :2, : edge * 8, : edge * 8]
-    patches = raw.unflatten(3, (edge, 8)).unflatten(2, (edge, 8)).mean((3, 5)).permute(0, 2, 3, 1).flatten(0, 2)
+    cell = 8 * case.family.merge
+    edge = pixels.shape[-1] // cell
+    raw = ((pixels * std + mean) * 255)[:, :2, : edge * cell, : edge * cell]
+    patches = raw.unflatten(3, (edge, cell)).unflatten(2, (edge, cell)).mean((3, 5)).permute(0, 2, 3, 1).flatten(0, 2)
     found = patches[case.vlm._on_image(views, size)].numpy() / 255  # share of the width, share of the height
     boxes = type(case.tokens.grid)(views, size).boxes()
     assert len(boxes) == len(found)
@@ -236,6 +258,13 @@ def test_the_grid_is_that_of_the_original_however_small_it_was_read(case: Case, 
 
 
 @each_family
+def test_notices_tell_what_a_model_does_not_see(case: Case) -> None:
+    assert any("smaller things vanish" in notice for notice in case.vlm.notices((5000, 5000)))
+    squeezed = any("not square" in notice or "shape of its tiles" in notice for notice in case.vlm.notices((640, 830)))
+    assert squeezed == (case.family.name in ("llava", "internvl"))
+
+
+@each_family
 def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> None:
     before = hooks_on(case.vlm)
     refused = 0
@@ -249,7 +278,7 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())
         assert np.isfinite(ours.log_probabilities).all(), name
     assert hooks_on(case.vlm) == before
-    assert bool(refused) != case.family.has_cls
+    assert bool(refused) == (case.vlm.provides != PROVIDES)
 
 
 class Sums:
@@ -272,6 +301,11 @@ def test_attention_rows_sum_to_one(case: Case, strategy: str) -> None:
     assert torch.allclose(torch.stack(probe.seen), torch.ones(4, 6), atol=1e-5)
 
 
+def tower_layers(vlm: Any) -> Any:
+    encoder = vlm.model.model.vision_tower.encoder
+    return encoder.layer if hasattr(encoder, "layer") else encoder.layers
+
+
 def answer(case: Case) -> None:
     """Read the picture and answer, with a strategy inside the language model and someone who listens."""
     tokens = case.vlm.encode(case.image, case.size)
@@ -284,7 +318,7 @@ def test_no_hook_survives_a_layer_that_raises(case: Case) -> None:
         raise FloatingPointError("a layer that fails")
 
     before = hooks_on(case.vlm)
-    for module in (case.vlm.decoder_layers[2], case.vlm.model.model.vision_tower.encoder.layers[1]):
+    for module in (case.vlm.decoder_layers[2], tower_layers(case.vlm)[1]):
         handle = module.register_forward_hook(fail)
         with pytest.raises(FloatingPointError):
             answer(case)
@@ -325,3 +359,34 @@ def test_a_checkpoint_with_pickled_weights_only_is_refused(case: Case, tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
     with pytest.raises(ModelUnavailable, match="safetensors"):
         load_model(str(tmp_path))
+
+
+@each_family
+def test_the_prompt_of_a_checkpoint_has_one_place_for_the_picture(case: Case) -> None:
+    asked = case.vlm.prompt(QUESTION)
+    assert asked.text.count("<image>") == 1
+    ids, layout = case.vlm.lay_out(asked, case.vlm.blocks(everything(case), case.tokens.grid), case.tokens.grid)
+    assert [case.vlm.tokenizer.convert_ids_to_tokens(int(ids[0, at])) for at in layout.question] == QUESTION.split()
+    assert case.vlm.tokenizer.unk_token_id not in ids[0]
+
+
+def everything(case: Case) -> Selection:
+    return Selection.prune(len(case.tokens), np.arange(len(case.tokens)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "case", [pytest.param((family, family.sizes[-1]), id=family.name) for family in FAMILIES if family.merge > 1],
+    indirect=True,
+)  # fmt: skip
+def test_a_shuffled_token_is_made_of_the_patches_in_its_box(case: Case) -> None:
+    edge, merge = case.vlm.edge, case.family.merge
+    numbers = torch.arange((edge * merge) ** 2).view(1, edge * merge, edge * merge, 1)
+    shuffled = case.stock.model.pixel_shuffle(numbers, scale_factor=case.stock.config.downsample_ratio)[0]
+    for row in range(edge):
+        for col in range(edge):
+            lines, across = range(row * merge, (row + 1) * merge), range(col * merge, (col + 1) * merge)
+            assert sorted(shuffled[row, col].tolist()) == [line * edge * merge + at for line in lines for at in across]
+    flat = numbers.flatten().float()
+    assert torch.equal(case.vlm.pooled(flat), shuffled.float().sum(-1).flatten())
+    assert torch.equal(case.vlm.pooled(flat), pooled(flat, merge))
