@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from analysis.recorder import Recorder
-from compression.backends import load_model
+from compression.backends import known_models, load_model
 from compression.backends.base import Prompt
 from compression.backends.llava import PROVIDES
-from compression.errors import MissingSignal, ModelUnavailable
+from compression.errors import MissingSignal, ModelUnavailable, UnknownModel
 from compression.selection import Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
@@ -390,3 +390,20 @@ def test_a_shuffled_token_is_made_of_the_patches_in_its_box(case: Case) -> None:
     flat = numbers.flatten().float()
     assert torch.equal(case.vlm.pooled(flat), shuffled.float().sum(-1).flatten())
     assert torch.equal(case.vlm.pooled(flat), pooled(flat, merge))
+
+
+def test_a_checkpoint_that_wants_remote_code_is_refused(tmp_path) -> None:
+    told = '{"model_type": "other", "auto_map": {"AutoConfig": "code.OtherConfig"}, "architectures": ["Other"]}'
+    (tmp_path / "config.json").write_text(told)
+    (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')")
+    with pytest.raises(ModelUnavailable, match="cannot be loaded") as refused:
+        load_model(str(tmp_path))
+    assert str(refused.value).count("\n") == 0
+
+
+def test_an_unknown_family_is_told_which_are_known(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UnknownModel) as refused:
+        load_model(str(tmp_path))
+    assert all(family.name in str(refused.value) for family in FAMILIES)
+    assert {family.name for family in FAMILIES} | {"embedded"} == {known.family for known in known_models()}
