@@ -156,7 +156,7 @@ def execute(
         prefill=generation.prefill,
         decode=generation.decode,
         prefill_flops=prefill_flops(vlm.architecture, generation.sequence_per_layer),
-        encode_flops=encode_flops(vlm.architecture, [len(view) for view in grid.views]),
+        encode_flops=encode_flops(vlm.architecture, vlm.patches_per_view(grid)),
         kv_cache_bytes=generation.kv_cache_bytes,
         peak_memory_bytes=peak.value,
         device=vlm.device,

@@ -231,6 +231,12 @@ class VLM(Protocol):
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """How many visual tokens an image of this (height, width) becomes."""
 
+    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
+        """How many patches the vision tower read in each of its passes over the image of a grid.
+
+        Patches on padding count, and so do those that were merged to one token.
+        """
+
     def check(self, plan: Plan, total: int) -> None:
         """Refuse a plan that cannot run on `total` visual tokens, before anything runs.
 

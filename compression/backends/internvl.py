@@ -109,6 +109,10 @@ class InternVLBackend(TiledBackend):
         """The tokens of all tiles and of the whole view."""
         return sum(len(view) for view in self.views(image_size))
 
+    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
+        """Those of a whole tile for each view, before the shuffle."""
+        return ((self.edge * self.merge) ** 2,) * len(grid.views)
+
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """The tiles and the whole image; see `LlavaBackend.cut`."""
         rows, cols = self.canvas(image_size)

@@ -103,6 +103,10 @@ class LlavaBackend(NativeBackend):
         """The patches of the one square that the tower reads."""
         return self.edge**2
 
+    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
+        """Those of a whole square for each view."""
+        return (self.edge**2,) * len(grid.views)
+
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """What the tower reads of an image: pixels float [views, 3, side, side], and the views.
 

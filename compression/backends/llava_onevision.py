@@ -55,6 +55,11 @@ class LlavaOnevisionBackend(LlavaNextBackend):
         smaller = self.reduced(tiling)
         return tiling.edge**2 + math.prod(smaller) if smaller else super().count_tokens(image_size)
 
+    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
+        """Those of a whole tile for the whole view and each tile, before any interpolation."""
+        tiling = self.tiling(grid.image_size)
+        return (tiling.edge**2,) * (1 + len(tiling.tiles()))
+
     def places(self, grid: TokenGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column on the sheet of each token behind the whole view, two int64 [tokens]."""
         smaller = self.reduced(self.tiling(grid.image_size))

@@ -141,6 +141,10 @@ class NativeBackend(ABC):
         """See `VLM.count_tokens`."""
 
     @abstractmethod
+    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
+        """See `VLM.patches_per_view`."""
+
+    @abstractmethod
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """See `VLM.encode`."""
 

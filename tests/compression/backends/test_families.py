@@ -257,6 +257,14 @@ def test_the_grid_is_that_of_the_original_however_small_it_was_read(case: Case, 
     assert boxes[:, :2].min() <= 0
 
 
+@each_size
+def test_the_patches_that_are_counted_are_those_that_the_tower_read(case: Case) -> None:
+    pixels, _ = case.vlm.cut(case.image, case.size)
+    patches = (pixels.shape[-2] // 8) * (pixels.shape[-1] // 8)
+    assert case.vlm.patches_per_view(case.tokens.grid) == (patches,) * len(pixels)
+    assert len(pixels) == len(case.family.read(case.folder, case.image)["pixel_values"].flatten(0, -4))
+
+
 @each_family
 def test_notices_tell_what_a_model_does_not_see(case: Case) -> None:
     assert any("smaller things vanish" in notice for notice in case.vlm.notices((5000, 5000)))
