@@ -84,7 +84,7 @@ def measured(work: Callable[[], Result], repeats: int) -> tuple[Cost, Result]:
     """The least CPU time of some calls, the highest peak, and what they give; long work is not repeated."""
     spent: list[float] = []
     peaks = []
-    while len(spent) < repeats and sum(spent) < 2.0:
+    while len(spent) < repeats and sum(spent) < 6.0:
         ctypes.CDLL(None).malloc_trim(0)  # else memory that is free but still held would hide what the call takes
         held = resident()
         with measured_peak("cpu") as peak:
