@@ -5,14 +5,16 @@
 Three tables, of random features of 1,024 numbers with random signals, a tenth of the tokens kept:
 
 - `views`: 576 and 4,096 tokens in one view, 16,384 and 65,536 in 64 and 256 views of 256, as tiled models give them.
-  Goal: from 16,384 to 65,536 tokens the time grows at most 6 times.
+  Goal: from 16,384 to 65,536 tokens the time grows at most 6 times; DivPrune, which chooses over all views at once,
+  has none, and is not run where it would take minutes.
 - `one`: 16,384 tokens in a single view, 256 kept, beside 4,096 in a single view. Goals: no N x N matrix is built, read
   off the peak, which stays below half of such a matrix; greedy methods, which do N * kept comparisons, grow at most 6
   times. DivPrune, VisPruner and FlashVLM compare all tokens with all by their own rule, in blocks of rows: no goal in
   time.
 - `dense`: the method as its equation stands, with the whole N x N matrix, on the same tokens; both must keep the same.
 
-CPU seconds on one thread, the least of the repeats; memory is the peak of the process above what it held before.
+CPU seconds on one thread, the least of the repeats; memory is the peak of the process above what it held before (Linux
+with glibc).
 """
 
 from __future__ import annotations
