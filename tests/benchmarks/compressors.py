@@ -11,7 +11,8 @@ Three tables, of random features of 1,024 numbers with random signals, a tenth o
   off the peak, which stays below half of such a matrix; greedy methods, which do N * kept comparisons, grow at most 6
   times. DivPrune, VisPruner and FlashVLM compare all tokens with all by their own rule, in blocks of rows: no goal in
   time.
-- `dense`: the method as its equation stands, with the whole N x N matrix, on the same tokens; both must keep the same.
+- `dense`: the method as its equation stands, on the same tokens: the whole N x N matrix, and in each step the minimum
+  over all that are chosen. Both must keep the same.
 
 CPU seconds on one thread, the least of the repeats; memory is the peak of the process above what it held before (Linux
 with glibc).
