@@ -109,7 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
         "file",
         metavar="FILE.toml",
         type=Path,
-        help="name, strategies, ratios, and questions or [scenes]; also models, seeds, record, repeats, warmup",
+        help='TOML lines such as name = "families", strategies = ["identity", "fastv"], ratios = [0.5, 0.25], and '
+        'questions = "FOLDER" with a questions.jsonl, or a table [scenes] with count, size, seed, questions; also '
+        "models, seeds, record, repeats, warmup",
     )
     sweep.add_argument("--engine", default="local", metavar="NAME", help="where it runs: local, this process (default)")
     sweep.add_argument(
@@ -416,7 +418,8 @@ def _sweep(options: argparse.Namespace) -> int:
         print(f"{sweep.planned:,} requests: {counts}. Stored in {settings.store_name} as {sweep.name}")
     if options.csv:
         write_csv(figures, options.csv)
-    for strategy, reason in sorted({(one.strategy, one.reason) for one in requests if one.state == "failed"}):
+    untold = [one for one in requests if one.state in ("failed", "refused")]
+    for strategy, reason in sorted({(one.strategy, one.reason) for one in untold}):
         print(f"keepmap: {strategy}: {reason}", file=sys.stderr)
     return EXIT_FAILED if sweep.failed else 0
 

@@ -160,7 +160,8 @@ def _cell(one: SweptFigure | None) -> str:
         return "-"
     failed = f"{one.failed} failed" if one.failed else ""
     if one.accuracy is None:
-        return "unreachable" if one.unreachable else "not offered" if one.refused else failed or "-"
+        unreachable = "unreachable" if one.lowest is None else f"unreachable below {one.lowest:,}"
+        return unreachable if one.unreachable else "not offered" if one.refused else failed or "-"
     said = f"{one.accuracy:.3f} ({one.low:.3f}-{one.high:.3f})"
     lacking = [failed, f"{one.unreachable} unreachable" if one.unreachable else ""]
     return ", ".join([said, *filter(None, lacking)])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from analysis.run import Run, new_id, utc_now
 from storage import schema
@@ -32,26 +32,32 @@ class Sweeps:
     def start_sweep(self, name: str, requests: Collection[str], owner: str = "") -> str:
         """Start a sweep, or go on with the one of that name, and return its id.
 
-        What an earlier start planned and stored stays part of the sweep, so a sweep can grow.
+        What an earlier start planned and stored stays part of the sweep, so a sweep can grow. It counts as finished no
+        more where one of the requests has no outcome, or failed.
 
         Args:
             name: As its file names it; unique for an owner.
             requests: Digests of what is to be asked.
             owner: Whose sweep it is.
         """
-        kept = schema.sweeps.c
+        kept, swept = schema.sweeps.c, schema.sweep_runs.c
         with self.database.writing() as connection:
             found = connection.scalar(select(kept.id).where(kept.name == name, kept.owner == owner))
-            stored = set(connection.scalars(_requests_of(found))) if found else set()
-            facts = {"planned": len(stored | set(requests)), "finished_utc": None}
-            if found:
-                connection.execute(update(schema.sweeps).where(kept.id == found).values(facts))
-                return str(found)
-            identity = new_id()
-            connection.execute(
-                insert(schema.sweeps).values(id=identity, owner=owner, name=name, started_utc=utc_now(), **facts)
-            )
-            return identity
+            if found is None:
+                identity, moment = new_id(), utc_now()
+                connection.execute(
+                    insert(schema.sweeps).values(
+                        id=identity, owner=owner, name=name, planned=len(set(requests)), started_utc=moment
+                    )
+                )
+                return identity
+            query = select(swept.request, swept.state).where(swept.sweep == found)
+            states = {row.request: row.state for row in connection.execute(query)}
+            changes: dict[str, Any] = {"planned": len(states.keys() | set(requests))}
+            if any(states.get(request, "failed") == "failed" for request in requests):
+                changes["finished_utc"] = None
+            connection.execute(update(schema.sweeps).where(kept.id == found).values(changes))
+            return str(found)
 
     def find_sweep(self, name: str, owner: str = "") -> Sweep | None:
         """The sweep of that name, with its counts, or None."""
@@ -80,7 +86,8 @@ class Sweeps:
             raise NotStorable(f"the run {run.id} answers another request than {swept.request[:12]}; name its own")
         with self.database.writing() as connection:
             add_run(connection, self.images, run, owner)
-            _put(connection, sweep_id, replace(swept, state="done", reason="", run=run.id, failure=None, lowest=None))
+            done = replace(swept, state="done", reason="", run=run.id, failure=None, lowest=None)
+            _put(connection, sweep_id, [done])
 
     def add_swept_failure(
         self, sweep_id: str, swept: SweptRequest, request_json: Mapping[str, Any], stage: str, owner: str = ""
@@ -99,7 +106,7 @@ class Sweeps:
         """
         with self.database.writing() as connection:
             failure = add_failure(connection, request_json, stage, swept.reason, owner)
-            _put(connection, sweep_id, replace(swept, state="failed", run=None, failure=failure))
+            _put(connection, sweep_id, [replace(swept, state="failed", run=None, failure=failure)])
 
     def add_refused(self, sweep_id: str, refused: Sequence[SweptRequest]) -> None:
         """Store which requests of a sweep cannot be asked at all; no failure is stored for what never started.
@@ -112,8 +119,7 @@ class Sweeps:
             if one.state not in SWEPT_STATES[2:]:
                 raise NotStorable(f"what was not asked is {' or '.join(SWEPT_STATES[2:])}, got {one.state!r}")
         with self.database.writing() as connection:
-            for one in refused:
-                _put(connection, sweep_id, replace(one, run=None, failure=None))
+            _put(connection, sweep_id, [replace(one, run=None, failure=None) for one in refused])
 
     def finish_sweep(self, sweep_id: str) -> None:
         """Note that nothing is left to run, where that is so; every planned request has an outcome then.
@@ -124,7 +130,8 @@ class Sweeps:
         kept = schema.sweeps.c
         with self.database.writing() as connection:
             known = _sweep(connection, sweep_id)
-            if known.done + known.failed + known.refused >= known.planned:
+            is_over = known.done + known.failed + known.refused >= known.planned
+            if is_over and known.finished_utc is None:
                 connection.execute(update(schema.sweeps).where(kept.id == sweep_id).values(finished_utc=utc_now()))
 
     def swept_requests(self, sweep_id: str) -> list[SweptRequest]:
@@ -143,10 +150,6 @@ class Sweeps:
             return [SweptRequest(**row._mapping) for row in connection.execute(query.where(kept.sweep == sweep_id))]
 
 
-def _requests_of(sweep_id: str) -> Any:
-    return select(schema.sweep_runs.c.request).where(schema.sweep_runs.c.sweep == sweep_id)
-
-
 def _sweep(connection: Connection, sweep_id: str) -> Sweep:
     row = connection.execute(VIEWS["v_sweeps"].where(schema.sweeps.c.id == sweep_id)).one_or_none()
     if row is None:
@@ -154,25 +157,32 @@ def _sweep(connection: Connection, sweep_id: str) -> Sweep:
     return Sweep(**row._mapping)
 
 
-def _put(connection: Connection, sweep_id: str, swept: SweptRequest) -> None:
-    """Write what became of a request; an earlier outcome of it is replaced."""
+def _put(connection: Connection, sweep_id: str, outcomes: Sequence[SweptRequest]) -> None:
+    """Write what became of requests; earlier outcomes of them are replaced."""
     kept = schema.sweep_runs.c
     if connection.scalar(select(func.count()).where(schema.sweeps.c.id == sweep_id)) == 0:
         raise SweepNotFound(f"there is no sweep {sweep_id[:40]!r}; it may be in another store")
-    connection.execute(delete(schema.sweep_runs).where(and_(kept.sweep == sweep_id, kept.request == swept.request)))
+    if not outcomes:
+        return
+    same = and_(kept.sweep == sweep_id, kept.request == bindparam("asked"))
+    connection.execute(delete(schema.sweep_runs).where(same), [{"asked": one.request} for one in outcomes])
     connection.execute(
-        insert(schema.sweep_runs).values(
-            sweep=sweep_id,
-            request=swept.request,
-            model=swept.model,
-            strategy=swept.strategy,
-            seed=swept.seed,
-            question_family=swept.family,
-            task=swept.task,
-            state=swept.state,
-            reason=swept.reason,
-            lowest=swept.lowest,
-            run=swept.run,
-            failure=swept.failure,
-        )
+        insert(schema.sweep_runs),
+        [
+            {
+                "sweep": sweep_id,
+                "request": one.request,
+                "model": one.model,
+                "strategy": one.strategy,
+                "seed": one.seed,
+                "question_family": one.family,
+                "task": one.task,
+                "state": one.state,
+                "reason": one.reason,
+                "lowest": one.lowest,
+                "run": one.run,
+                "failure": one.failure,
+            }
+            for one in outcomes
+        ],
     )

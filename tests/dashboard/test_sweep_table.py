@@ -52,7 +52,7 @@ def test_what_was_not_answered_is_counted_apart_and_has_no_accuracy():
     assert (found["fastv"].unreachable, found["fastv"].lowest) == (1, 44)
     assert (found["divprune"].failed, found["trim"].refused) == (1, 1)
     lines = sweep_report(list(found.values())).splitlines()
-    assert [line.split()[-1] for line in lines[1:4]] == ["failed", "unreachable", "offered"]
+    assert [line.partition(" -  ")[2] for line in lines[1:4]] == ["1 failed", "unreachable below 44", "not offered"]
 
 
 def test_a_failure_beside_answers_is_said_in_their_cell():

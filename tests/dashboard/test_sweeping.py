@@ -312,6 +312,34 @@ def test_the_command_prints_accuracies_and_stores_the_sweep(samples, capsys):
     assert len(Path("few.csv").read_text().splitlines()) == 1 + len(again["figures"])
 
 
+def spoilt(samples: Path, folder: Path, spoil) -> str:
+    """Copy the samples with the first image's bytes changed; returns its name."""
+    lines = read_annotations(samples / "questions.jsonl")
+    first, second = sorted({line.image for line in lines})
+    (folder / first).write_bytes(spoil((samples / first).read_bytes()))
+    (folder / second).write_bytes((samples / second).read_bytes())
+    write_annotations(folder / "questions.jsonl", lines)
+    return first
+
+
+def test_a_truncated_image_is_refused_before_anything_runs(samples, tmp_path, capsys):
+    name = spoilt(samples, tmp_path, lambda whole: whole[: len(whole) // 2])
+    assert main(["sweep", str(written(tmp_path, ["identity"]))]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"keepmap: {name}")
+    assert told.count("\n") == 1
+    with open_store("sqlite:///keepmap.db") as store:
+        assert (store.count(), store.find_sweep("few")) == (0, None)
+
+
+def test_an_image_with_damaged_pixels_fails_alone_and_the_command_says_so(samples, tmp_path, capsys):
+    name = spoilt(samples, tmp_path, lambda whole: whole[:20_000] + bytes(40_000) + whole[60_000:])
+    assert main(["sweep", str(written(tmp_path, ["identity"]))]) == 1
+    told = capsys.readouterr()
+    assert "3 done, 3 failed" in told.out
+    assert told.err.splitlines()[-1].startswith(f"keepmap: identity@1.0: the pixels of {name} cannot")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl+C"])
 def test_a_sweep_that_is_ended_from_outside_runs_nothing_twice(samples, tmp_path, capsys, how):
     file = written(samples, ["identity", "uniform_grid@0.25"], seeds=list(range(8)))

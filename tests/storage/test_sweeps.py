@@ -78,6 +78,17 @@ def test_starting_again_goes_on_with_the_sweep_and_lets_it_grow(store):
     assert (found.planned, found.done, found.finished_utc) == (2, 1, None)
 
 
+def test_a_sweep_with_nothing_left_keeps_the_moment_of_its_end(store):
+    run = make_run()
+    sweep = store.start_sweep("paper", [run.request.digest])
+    store.add_swept_run(sweep, swept(run), run)
+    with store.database.writing() as connection:
+        connection.execute(schema.sweeps.update().values(finished_utc="2026-01-01T00:00:00Z"))
+    store.start_sweep("paper", [run.request.digest])
+    store.finish_sweep(sweep)
+    assert store.sweep(sweep).finished_utc == "2026-01-01T00:00:00Z"
+
+
 def test_a_name_belongs_to_its_owner(store):
     mine, theirs = store.start_sweep("paper", [], owner="me"), store.start_sweep("paper", [], owner="they")
     assert mine != theirs
