@@ -50,16 +50,51 @@ _KNOWN = (
         "model hub",
         "a network on first use, about 26 GB of memory",
     ),
+    KnownModel(
+        "llava-hf/llama3-llava-next-8b-hf",
+        "llava_next",
+        "LLaVA-NeXT 8B",
+        "model hub",
+        "a network on first use, about 17 GB of memory",
+    ),
+    KnownModel(
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        "llava_onevision",
+        "LLaVA-OneVision 0.5B",
+        "model hub",
+        "a network on first use, about 2 GB of memory",
+    ),
+    KnownModel(
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "llava_onevision",
+        "LLaVA-OneVision 7B",
+        "model hub",
+        "a network on first use, about 16 GB of memory",
+    ),
+    KnownModel(
+        "OpenGVLab/InternVL3-1B-hf",
+        "internvl",
+        "InternVL3 1B",
+        "model hub",
+        "a network on first use, about 2 GB of memory",
+    ),
+    KnownModel(
+        "OpenGVLab/InternVL3-8B-hf",
+        "internvl",
+        "InternVL3 8B",
+        "model hub",
+        "a network on first use, about 16 GB of memory",
+    ),
 )
 
 
 def known_models() -> tuple[KnownModel, ...]:
-    """The models that are offered by name; any LLaVA directory or hub id works as well."""
+    """The models that are offered by name; any directory or hub id of a supported family works as well."""
     return _KNOWN
 
 
 def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "auto") -> VLM:
-    """Load a model: "embedded", the directory of a LLaVA checkpoint, or a hub id.
+    """Load a model: "embedded", the directory of a checkpoint of a supported family, or a hub id.
 
     Raises:
         UnknownModel: the checkpoint is of a family without a backend.
@@ -69,7 +104,10 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from transformers import AutoConfig
 
     from compression.backends.embedded.backend import EmbeddedBackend
+    from compression.backends.internvl import InternVLBackend
     from compression.backends.llava import LlavaBackend
+    from compression.backends.llava_next import LlavaNextBackend
+    from compression.backends.llava_onevision import LlavaOnevisionBackend
 
     if name == "embedded":
         return EmbeddedBackend(device=device, dtype=dtype)
@@ -81,8 +119,11 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
             f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a "
             "network, or use the embedded model"
         ) from error
-    if kind != "llava":
+    backends = (LlavaBackend, LlavaNextBackend, LlavaOnevisionBackend, InternVLBackend)
+    families = {backend.family: backend for backend in backends}
+    if kind not in families:
         raise UnknownModel(
-            f"the model {name!r} is of the family {kind!r}; supported: llava (LLaVA-1.5 and checkpoints like it)"
+            f"the model {name!r} is of the family {kind!r}; supported: {', '.join(families)}; choose a checkpoint of "
+            "one of them"
         )
-    return LlavaBackend(name, device=device, dtype=dtype)
+    return families[kind](name, device=device, dtype=dtype)

@@ -23,7 +23,6 @@ from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
 from compression.backends.inside import Inside, acts_of
 from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
-from compression.backends.sequence import blocks_of
 from compression.compressor import Cancel, Context, Plan, Stage
 from compression.errors import InvalidQuestion
 from compression.tokens import VisualTokens
@@ -38,6 +37,7 @@ class Asked(Family, Protocol):
 
     model: Any
     tokenizer: Any
+    image_id: int
 
     @property
     def word_embeddings(self) -> nn.Module:
@@ -91,7 +91,7 @@ def ask(
         InvalidQuestion: a prompt has fewer than two choices, or its letters are several tokens each.
         Cancelled: `cancel` said so.
     """
-    blocks = blocks_of(given.entering, given.grid)
+    blocks = family.blocks(given.entering, given.grid)
     asked = [_Asked.of(family, given, prompt, blocks) for prompt in prompts]
     said: list[NDArray[np.float64]] = []
     at = 0
@@ -146,7 +146,8 @@ class _Asked:
                     )
         laid, layout = family.lay_out(prompt, blocks, given.grid)
         every = tuple(int(one) for one in laid[0].tolist())
-        start = int(layout.visual[-1]) + 1
+        # Separators of the picture belong to it.
+        start = len(every) - every[::-1].index(family.image_id)
         stem, last = every[start:], len(every) - start - 1
         shared = tuple((last, answer[0], number) for number, answer in enumerate(answers))
         longer = [

@@ -1,157 +1,68 @@
 """LLaVA checkpoints: a CLIP tower, a two-layer projector and a Llama-like language model.
 
-What this backend does to the stock `LlavaForConditionalGeneration`, and nothing else:
+What this backend adds to `NativeBackend`:
 
 * the vision tower, the projector and the language model are called one after the other, so that a compressor can act
   between them; the reduced tokens enter through the library's own `mm_encoder_outputs`;
 * the queries and keys of the first, the feature and the last layer are tapped for attention; the tower keeps its fused
-  kernel;
-* strategies inside the language model cut the sequence in pre-hooks of the decoder layers (`hooks.cut_between`);
-* attention rows are recomputed beside the fused kernel (`attention`).
-
-Positions: tokens removed before the language model leave no gap (their successors move up, as in the released code of
-VisionZip and DivPrune); tokens removed inside keep theirs or move up, as the strategy says.
+  kernel. A tower without [CLS] (`has_cls`) gives what needs none.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-from transformers.utils import logging as library_logging
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
-from compression.backends import attention
-from compression.backends.asking import ask, give
-from compression.backends.base import (
-    NO_INTERVENTION,
-    Architecture,
-    Generation,
-    Given,
-    Intervention,
-    ModelCard,
-    Probe,
-    Prompt,
-    Seconds,
-    SequenceLayout,
-)
-from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
-from compression.backends.hooks import Entering, moved_up, tapped
-from compression.backends.inside import acts_of, asked
-from compression.backends.prefill import prefill
-from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
-from compression.compressor import Cancel, Plan, Router, Stage
-from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
+from compression.backends.hooks import tapped
+from compression.backends.native import INSIDE, NativeBackend
+from compression.errors import ModelUnavailable
 from compression.grid import Box, TokenGrid, View
-from compression.layer import Heads
-from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
-PROVIDES = frozenset(
-    {
-        Signal.FEATURES,
-        Signal.PROJECTED,
-        Signal.CLS_ATTENTION,
-        Signal.EARLY_CLS_ATTENTION,
-        Signal.RECEIVED_ATTENTION,
-        Signal.KEYS,
-        Signal.CLS_FEATURE,
-        Signal.CLS_QUERY,
-        Signal.VALUES,
-        Signal.LAST_CLS_ATTENTION,
-        Signal.LAST_KEYS,
-        Signal.TEXT,
-        Signal.LAYER_ATTENTION,
-        Signal.LAYER_STATE,
-        Signal.TEACHER_ATTENTION,
-    }
-)
+WITHOUT_CLS = INSIDE | {
+    Signal.FEATURES,
+    Signal.PROJECTED,
+    Signal.RECEIVED_ATTENTION,
+    Signal.KEYS,
+    Signal.VALUES,
+    Signal.LAST_KEYS,
+}
+"""What a tower of separate query, key and value projections gives."""
+PROVIDES = WITHOUT_CLS | {
+    Signal.CLS_ATTENTION,
+    Signal.EARLY_CLS_ATTENTION,
+    Signal.CLS_FEATURE,
+    Signal.CLS_QUERY,
+    Signal.LAST_CLS_ATTENTION,
+}
 
 
-class LlavaBackend:
-    """A LLaVA checkpoint, from a directory or a hub id.
-
-    Args:
-        source: Directory of the checkpoint, or a hub id where a network is there.
-        name: How the user calls it.
-        device: "cpu", "cuda" or "auto".
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
-
-    Raises:
-        ModelUnavailable: it cannot be loaded, with the reason.
-    """
+class LlavaBackend(NativeBackend):
+    """A LLaVA checkpoint: one square of each image, read by a tower with a class token."""
 
     family = "llava"
     provides = PROVIDES
-    labels: tuple[str, ...] = ()
-    domain = ""
-    router: Router | None = None
-
-    def __init__(
-        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
-    ) -> None:
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
-        library_logging.disable_progress_bar()
-        try:
-            model: Any = LlavaForConditionalGeneration.from_pretrained(
-                str(source),
-                dtype=wanted,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation={"text_config": attention.NAME, "vision_config": "sdpa"},
-            )
-            # By name: where torchvision exists, the automatic choice would resize with other rounding.
-            self.processor = CLIPImageProcessorPil.from_pretrained(str(source))
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelUnavailable(
-                f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
-                "a hub id on a machine with a network, or use the embedded model"
-            ) from error
-        # Typed in part only by the library.
-        self.model: Any = model
-        self.model.to(self.device).eval().requires_grad_(False)
-        self.dtype = str(self.model.dtype).removeprefix("torch.")
-        self.config: Any = self.model.config
-        self.card = ModelCard(
-            name=str(name or source),
-            family=self.family,
-            revision=_weights_digest(source, self.model),
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            labels=self.labels,
-            domain=self.domain,
-        )
-        text, vision = self.config.text_config, self.config.vision_config
-        self.architecture = Architecture(
-            layers=text.num_hidden_layers,
-            dim=text.hidden_size,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-            ffn=text.intermediate_size,
-            vocabulary=text.vocab_size,
-            encoder_layers=vision.num_hidden_layers,
-            encoder_dim=vision.hidden_size,
-            encoder_ffn=vision.intermediate_size,
-        )
-        self._image_id = int(self.config.image_token_id)
+    model_class: ClassVar[Any] = LlavaForConditionalGeneration
+    # By name: where torchvision exists, the automatic choice would resize with other rounding.
+    processor_class: ClassVar[Any] = CLIPImageProcessorPil
+    has_cls = True
 
     # ------------------------------------------------------------------ image
     @property
     def side(self) -> int:
         """Edge of the square that the vision tower reads, in pixels."""
         return int(self.config.vision_config.image_size)
+
+    @property
+    def edge(self) -> int:
+        """Tokens along one edge of that square."""
+        return self.side // int(self.config.vision_config.patch_size)
 
     def seen_box(self, image_size: tuple[int, int]) -> Box:
         """The part of an image of (height, width) that the model sees, in original pixels."""
@@ -190,15 +101,14 @@ class LlavaBackend:
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches of the one square that the tower reads."""
-        return int((self.side // self.config.vision_config.patch_size) ** 2)
+        return self.edge**2
 
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """What the tower reads of an image: pixels float [views, 3, side, side], and the views.
 
         A view has the tokens that lie on the image: the first rows and columns of what the tower makes of its pixels.
         """
-        edge = self.side // int(self.config.vision_config.patch_size)
-        return self.pixels([image]), (View(edge, edge, self.seen_box(image_size)),)
+        return self.pixels([image]), (View(self.edge, self.edge, self.seen_box(image_size)),)
 
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Images uint8 [height, width, 3] as the tower reads them, float [images, 3, side, side]."""
@@ -210,258 +120,71 @@ class LlavaBackend:
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """Visual tokens of one image, with all signals that `provides` names but the text's."""
         pixels, views = self.cut(image, image_size)
-        layer = int(self.config.vision_feature_layer)
-        if self.config.vision_feature_select_strategy != "default":
-            raise ModelUnavailable("only checkpoints whose vision_feature_select_strategy is 'default' are supported")
+        layer, strategy = self.config.vision_feature_layer, "default" if self.has_cls else "full"
+        if self.config.vision_feature_select_strategy != strategy or not isinstance(layer, int):
+            raise ModelUnavailable(
+                f"only checkpoints whose vision_feature_select_strategy is {strategy!r} and whose vision_feature_layer "
+                "is one layer are supported; choose another checkpoint"
+            )
         tower = self.model.model.vision_tower
         attend = tower.encoder.layers[layer if layer < 0 else layer - 1].self_attn
         first, last = tower.encoder.layers[0].self_attn, tower.encoder.layers[-1].self_attn
         projections = {"query": attend.q_proj, "key": attend.k_proj, "q0": first.q_proj, "k0": first.k_proj}
         with tapped({**projections, "last query": last.q_proj, "last key": last.k_proj}) as heard:
             states = tower(pixels, output_hidden_states=True).hidden_states[layer]
-        on_image = self._on_image(views).to(states.device)
-        cls_state, features = states[:, 0], states[:, 1:].flatten(0, 1)[on_image]
-        heads = attend.num_heads
-        # each [views, heads, 1 + patches, head dim]
+        on_image = self._on_image(views, image_size).to(states.device)
+        start = int(self.has_cls)
+        features = states[:, start:].flatten(0, 1)[on_image]
+        # each [views, heads, [CLS] and patches, head dim]
         query, key, first_query, first_key = (
-            heard[name].unflatten(-1, (heads, -1)).transpose(1, 2).float() for name in projections
+            heard[name].unflatten(-1, (attend.num_heads, -1)).transpose(1, 2).float() for name in projections
         )
         wide_query, wide_key = heard["last query"].float(), heard["last key"].float()
-        wide_rows = (wide_query[:, :1] @ wide_key.transpose(-1, -2) * wide_key.shape[-1] ** -0.5).softmax(-1)[:, 0, 1:]
-        return VisualTokens.whole(
-            features,
-            TokenGrid(views, image_size),
-            {
-                Signal.FEATURES: features,
-                Signal.PROJECTED: self.project(features),
-                Signal.CLS_ATTENTION: _cls_row(query, key, attend.scale)[:, on_image],
-                Signal.EARLY_CLS_ATTENTION: _cls_row(first_query, first_key, first.scale)[:, on_image],
-                Signal.RECEIVED_ATTENTION: _received(query, key, attend.scale)[on_image],
-                Signal.KEYS: key[:, :, 1:].mean(1).flatten(0, 1)[on_image],
-                Signal.CLS_FEATURE: cls_state,
-                Signal.CLS_QUERY: attend.q_proj(cls_state),
-                Signal.VALUES: attend.v_proj(features),
-                Signal.LAST_CLS_ATTENTION: wide_rows.flatten()[on_image],
-                Signal.LAST_KEYS: wide_key[:, 1:].flatten(0, 1)[on_image],
-            },
-        )
+        signals = {
+            Signal.FEATURES: features,
+            Signal.PROJECTED: self.project(features),
+            Signal.RECEIVED_ATTENTION: received_by(query, key, attend.scale)[:, start:].flatten()[on_image],
+            Signal.KEYS: key[:, :, start:].mean(1).flatten(0, 1)[on_image],
+            Signal.VALUES: attend.v_proj(features),
+            Signal.LAST_KEYS: wide_key[:, start:].flatten(0, 1)[on_image],
+        }
+        if self.has_cls:
+            one_head = (wide_query[:, :1] @ wide_key.mT * wide_key.shape[-1] ** -0.5).softmax(-1)[:, 0, 1:]
+            signals |= {
+                Signal.CLS_ATTENTION: cls_row(query, key, attend.scale)[:, on_image],
+                Signal.EARLY_CLS_ATTENTION: cls_row(first_query, first_key, first.scale)[:, on_image],
+                Signal.CLS_FEATURE: states[:, 0],
+                Signal.CLS_QUERY: attend.q_proj(states[:, 0]),
+                Signal.LAST_CLS_ATTENTION: one_head.flatten()[on_image],
+            }
+        return self._tokens(signals, views, image_size)
 
-    def _on_image(self, views: Sequence[View]) -> Tensor:
+    def _tokens(
+        self, signals: Mapping[Signal, Tensor], views: tuple[View, ...], image_size: tuple[int, int]
+    ) -> VisualTokens:
+        """The visual tokens that the language model reads, of one signal for each patch on the image."""
+        return VisualTokens.whole(signals[Signal.FEATURES], TokenGrid(views, image_size), signals)
+
+    def _on_image(self, views: Sequence[View], image_size: tuple[int, int]) -> Tensor:
         """Which of the tower's tokens lie on the image, ascending flat indices int64 [tokens]."""
-        edge = self.side // int(self.config.vision_config.patch_size)
+        edge = self.edge
         index = np.arange(len(views) * edge**2).reshape(len(views), edge, edge)
         parts = [index[number, : view.rows, : view.cols].ravel() for number, view in enumerate(views)]
         return torch.from_numpy(np.concatenate(parts))
-
-    # ------------------------------------------------------------------ question
-    def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:
-        """The question in the checkpoint's chat template, or in LLaVA-1.5's plain form where it has none."""
-        question = question.strip()
-        if not question:
-            raise InvalidQuestion("the question is empty; write one, for example: What is in the picture?")
-        asked = question + (f"\nAnswer with one of: {', '.join(choices)}." if choices else "")
-        if getattr(self.tokenizer, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": asked}]
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-        else:
-            text = f"USER: <image>\n{asked} ASSISTANT:"
-        at = str(text).rfind(asked)
-        listed = (at + len(question), at + len(asked)) if choices and at >= 0 else None
-        return Prompt(question, tuple(choices), str(text), options=listed)
-
-    def embed_question(self, prompt: Prompt) -> Tensor:
-        """The question's words in the language model's embeddings, [words, dim]."""
-        words = prompt.text[slice(*question_span(prompt))]
-        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"]
-        embedded: Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device, dtype=torch.int64))
-        return embedded
-
-    def picture_text(self, grid: TokenGrid) -> str:
-        """What stands for the picture in the prompt: one placeholder per view."""
-        return " ".join([PLACEHOLDER] * len(grid.views))
-
-    def lay_out(
-        self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], grid: TokenGrid
-    ) -> tuple[Tensor, SequenceLayout]:
-        """Input ids int64 [1, length] with one image token per output, and their layout."""
-        ids, layout = lay_out(self.tokenizer, self._image_id, prompt, blocks, self.picture_text(grid))
-        return torch.tensor([ids], device=self.device), layout
-
-    # ------------------------------------------------------------------ surgery
-    @property
-    def word_embeddings(self) -> nn.Module:
-        """What turns word ids into embeddings."""
-        embeddings: nn.Module = self.model.get_input_embeddings()
-        return embeddings
-
-    def unembed(self, hidden: Tensor, *, norm: bool = True) -> Tensor:
-        """Logits [..., vocabulary] of hidden states [..., dim] by the final norm and the head (logit lens)."""
-        logits: Tensor = self.model.lm_head(self.final_norm(hidden) if norm else hidden)
-        return logits
-
-    @property
-    def decoder_layers(self) -> Sequence[nn.Module]:
-        """The language model's layers in order."""
-        layers: Sequence[nn.Module] = self.model.model.language_model.layers
-        return layers
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm behind the last layer."""
-        norm: nn.Module = self.model.model.language_model.norm
-        return norm
-
-    @property
-    def rotary(self) -> nn.Module:
-        """The rotary embedding of the language model."""
-        rotary: nn.Module = self.model.model.language_model.rotary_emb
-        return rotary
-
-    def heads_of(self, layer: int, entering: Entering) -> Heads:
-        """Queries and keys that a decoder layer makes of what enters it."""
-        block: Any = self.decoder_layers[layer]
-        attend, normed = block.self_attn, block.input_layernorm(entering.hidden)
-        query, key = (
-            part(normed).unflatten(-1, (-1, attend.head_dim)).transpose(1, 2) for part in (attend.q_proj, attend.k_proj)
-        )
-        query, key = apply_rotary_pos_emb(query, key, *entering.rotary)
-        return Heads(query[0], key[0], attend.scaling, entering.mask)
 
     def project(self, features: Tensor) -> Tensor:
         """Encoder features [tokens, encoder dim] as the language model reads them, [tokens, dim]."""
         projected: Tensor = self.model.model.multi_modal_projector(features[None])[0]
         return projected
 
-    def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
-        """One pass of the stock model with our visual tokens in place of its own."""
-        parts: Any = [features[torch.from_numpy(block).to(features.device)] for block in blocks if len(block)]
-        given = BaseModelOutputWithPooling(pooler_output=parts)
-        return self.model(input_ids=ids, mm_encoder_outputs={"image": given}, **kwargs)
 
-    # ------------------------------------------------------------------ answer
-    @torch.no_grad()
-    def generate(
-        self,
-        tokens: VisualTokens,
-        prompt: Prompt,
-        plan: Plan,
-        *,
-        seed: int = 0,
-        probe: Probe | None = None,
-        repeats: int = 1,
-        warmup: int = 0,
-        max_new_tokens: int = 16,
-        cancel: Cancel | None = None,
-    ) -> Generation:
-        """Compress by the plan and answer; see `VLM.generate`."""
-        self.check(plan, len(tokens))
-        candidates = [answer_ids(self.tokenizer, prompt, choice) for choice in prompt.choices]
-        passes = [
-            prefill(self, tokens, prompt, plan, seed=seed, cancel=cancel) for _ in range(warmup + max(1, repeats))
-        ][warmup:]
-        if probe is not None:
-            prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
-        last = passes[-1]
-        scored = last.logits.log_softmax(-1)
-        with moved_up(self.decoder_layers, self.rotary, last.shifts):
-            if prompt.choices:
-                logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
-                names = prompt.choices
-                best = int(np.argmax(logs))
-                text = names[best]
-                decode_seconds = [step(self.model, candidates[best][0], copy.deepcopy(last.cache), self.device)[1]]
-            else:
-                top = scored.topk(min(5, len(scored)))
-                names = tuple(self._decode([int(token)]) or repr(int(token)) for token in top.indices)
-                logs = top.values.tolist()
-                ids, decode_seconds = continue_greedily(
-                    self.model, int(top.indices[0]), copy.deepcopy(last.cache), self.device, max_new_tokens, cancel
-                )
-                text = self._decode(ids)
-        return Generation(
-            text=text,
-            choices=names,
-            log_probabilities=tuple(float(value) for value in logs),
-            entering=last.entering,
-            selection=last.selection,
-            tokens_per_layer=last.tokens_per_layer,
-            sequence_per_layer=last.sequence_per_layer,
-            compress=Seconds.of([one.compress_seconds for one in passes]),
-            prefill=Seconds.of([one.prefill_seconds for one in passes]),
-            decode=Seconds.of(decode_seconds) if decode_seconds else None,
-            kv_cache_bytes=sum(
-                part.numel() * part.element_size() for layer in last.cache.layers for part in (layer.keys, layer.values)
-            ),
-            notices=prompt.notices,
-        )
-
-    def give(self, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, seed: int = 0) -> Given:
-        """Let a strategy decide, and freeze it; see `VLM.give`."""
-        self.check(plan, len(tokens))
-        return give(self, tokens, prompt, plan, seed=seed)
-
-    def ask(
-        self,
-        given: Given,
-        prompts: Sequence[Prompt],
-        *,
-        intervention: Intervention = NO_INTERVENTION,
-        layers: bool = False,
-        lens_norm: bool = True,
-        cancel: Cancel | None = None,
-    ) -> list[NDArray[np.float64]]:
-        """Ask about a frozen picture; see `VLM.ask`."""
-        return ask(self, given, prompts, intervention=intervention, layers=layers, lens_norm=lens_norm, cancel=cancel)
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
-        """Log-probability of an answer given projected visual tokens [tokens, dim]; a differentiable scalar."""
-        blocks = blocks_of(Selection.prune(len(tokens), np.arange(len(tokens))), tokens.grid)
-        ids, _ = self.lay_out(prompt, blocks, tokens.grid)
-        said = answer_ids(self.tokenizer, prompt, answer)
-        full = torch.cat([ids, torch.tensor([said[:-1]], device=self.device, dtype=torch.int64)], dim=1)
-        # generate() reads the answer under no_grad; here gradients flow to the features.
-        logits = self.forward(full, features, blocks, use_cache=False, logits_to_keep=len(said)).logits[0].float()
-        logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
-        return logarithm
-
-    def check(self, plan: Plan, total: int) -> None:
-        """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
-        missing = plan.needs - self.provides
-        if missing:
-            raise MissingSignal(
-                f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; "
-                "choose another strategy"
-            )
-        acts_of(plan, total, self.architecture.layers)
-        for one in plan.steps:
-            if one.stage is Stage.ENCODER and not one.compressor.info.adaptive:
-                asked(one, total)
-
-
-def _cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
+def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """The [CLS] row over the patches of all views, [heads, patches], of [views, heads, 1 + patches, head dim]."""
     rows = (query[:, :, :1] @ key.transpose(-1, -2) * scale).softmax(-1)[:, :, 0, 1:]
     return rows.transpose(0, 1).flatten(1)
 
 
-def _received(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Attention on each patch, mean over heads and all queries of its view, [patches]; a view at a time."""
+def received_by(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Attention on each token, mean over heads and all queries of its view, [views, tokens]; a view at a time."""
     views = zip(query, key, strict=True)
-    return torch.cat([(one @ other.mT * scale).softmax(-1).mean((0, 1))[1:] for one, other in views])
-
-
-def _weights_digest(source: str | Path, model: LlavaForConditionalGeneration) -> str:
-    """SHA-256 over the safetensors files in name order; for a hub id, over the commit that was resolved and the id."""
-    folder = Path(source)
-    digest = hashlib.sha256()
-    if folder.is_dir():
-        for file in sorted(folder.glob("*.safetensors")):
-            digest.update(file.read_bytes())
-    else:
-        digest.update(f"{source}@{getattr(model.config, '_commit_hash', None)}".encode())
-    return digest.hexdigest()
+    return torch.stack([(one @ other.mT * scale).softmax(-1).mean((0, 1)) for one, other in views])

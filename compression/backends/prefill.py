@@ -16,7 +16,6 @@ from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
 from compression.backends.inside import Inside, acts_of, guidance_layers, received
-from compression.backends.sequence import blocks_of
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled, InvalidStrategyText
 from compression.grid import TokenGrid
@@ -52,6 +51,9 @@ class Family(Protocol):
 
     def embed_question(self, prompt: Prompt) -> Tensor:
         """The question's words in the language model's embeddings, [words, dim]."""
+
+    def blocks(self, selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
+        """Outputs that stand for each placeholder, in the order in which the model reads them."""
 
     def lay_out(
         self, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], grid: TokenGrid
@@ -122,7 +124,7 @@ def prefill(
     entering, features = compress_before(family, tokens, plan, context)
     synchronise(family.device)
     compressed = time.perf_counter()
-    blocks = blocks_of(entering, tokens.grid)
+    blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
     steps = acts_of(plan, len(tokens.grid), layers)
     looked = time.perf_counter()
@@ -213,5 +215,5 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
     selection = replace(decided, diagnostics={**decided.diagnostics, "positions": "renumbered"})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
-        return selection, family.project(selection.apply(tokens.features, tokens.signals[Signal.CLS_FEATURE]))
+        return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))
     return selection, selection.apply(projected)

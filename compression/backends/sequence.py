@@ -14,6 +14,8 @@ from compression.grid import TokenGrid
 from compression.selection import Selection
 
 PLACEHOLDER = "<image>"
+SEPARATOR = -1
+"""In a block of outputs: a token without area that the model reads there, such as the end of a row."""
 
 
 def blocks_of(selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
@@ -47,13 +49,13 @@ def question_span(prompt: Prompt) -> tuple[int, int]:
 def lay_out(
     tokenizer: Any, image_id: int, prompt: Prompt, blocks: Sequence[NDArray[np.int64]], picture: str = PLACEHOLDER
 ) -> tuple[list[int], SequenceLayout]:
-    """Input ids with the i-th image placeholder repeated once for each output of the i-th block, and their layout.
+    """Input ids with the i-th image placeholder repeated once for each entry of the i-th block, and their layout.
 
     Args:
         tokenizer: The model's.
         image_id: Token id of the placeholder.
         prompt: Has one placeholder for the whole picture.
-        blocks: Outputs per view.
+        blocks: Outputs for each placeholder, and `SEPARATOR` between them.
         picture: What stands for the picture: a placeholder per view, and words between them.
 
     Raises:
@@ -78,7 +80,7 @@ def lay_out(
             ids.append(token)
             continue
         if view < len(blocks):
-            visual += range(len(ids), len(ids) + len(blocks[view]))
+            visual += (len(ids) + np.flatnonzero(blocks[view] != SEPARATOR)).tolist()
             ids += [image_id] * len(blocks[view])
         view += 1
     if view != len(blocks):
@@ -88,7 +90,7 @@ def lay_out(
     layout = SequenceLayout(
         length=len(ids),
         visual=np.array(visual, dtype=np.int64),
-        outputs=np.concatenate(blocks),
+        outputs=np.concatenate([block[block != SEPARATOR] for block in blocks]),
         question=np.array(words["question"], dtype=np.int64),
         answer=len(ids) - 1,
         options=np.array(words["options"], dtype=np.int64),

@@ -17,6 +17,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -65,27 +66,37 @@ def save_tiny_llava(folder: Path, *, centre_crop: bool = False) -> Path:
             vision_feature_select_strategy="default",
         )
     )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.3)
-    model.eval().save_pretrained(folder)
-    coded = Tokenizer(models.WordLevel({word: at for at, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
-    coded.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    coded.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=coded, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+    randomise(model).save_pretrained(folder)
     size = {"shortest_edge": 32} if centre_crop else {"height": 32, "width": 32}
     pictures = CLIPImageProcessorPil(size=size, do_center_crop=centre_crop, crop_size={"height": 32, "width": 32})
     LlavaProcessor(
         image_processor=pictures,
-        tokenizer=tokenizer,
+        tokenizer=tiny_tokenizer(),
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return folder
+
+
+def randomise(model: PreTrainedModel) -> PreTrainedModel:
+    """Random weights, large enough that every part matters."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    return model.eval()
+
+
+def tiny_tokenizer(image: str = "<image>", **more: str) -> PreTrainedTokenizerFast:
+    """One token for each of `SPECIAL` and `WORDS`, and for more special ones; that of the image is number 4."""
+    words = [*SPECIAL[:4], image, *WORDS, *more.values()]
+    coded = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    coded.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    coded.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=coded, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        extra_special_tokens={"image_token": image, **more},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,218 @@
+"""A tiny random checkpoint of each family, and how the stock model reads a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+from tests.compression.backends.conftest import SPECIAL, WORDS, randomise, tiny_tokenizer
+
+Size = tuple[int, int]
+TOWER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+}
+TEXT: dict[str, Any] = {
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a test needs to know of a family.
+
+    Args:
+        name: The configuration's model type.
+        model: The library's class.
+        config: Its tiny configuration.
+        images: The image processor of the checkpoint.
+        sizes: (height, width) of images that take different ways through it.
+        has_cls: Whether the tower has a class token.
+        picture: What stands for the picture in the text that the stock model reads.
+        tokenizer: The checkpoint's tokenizer.
+        reading: What the family's processor asks of the image processor.
+        merge: Patches along one edge of a visual token.
+    """
+
+    name: str
+    model: Any
+    config: Callable[[], Any]
+    images: Callable[[], Any]
+    sizes: tuple[Size, ...]
+    has_cls: bool
+    picture: str = "<image>"
+    tokenizer: Callable[[], Any] = tiny_tokenizer
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    merge: int = 1
+
+    def save(self, folder: Path) -> Path:
+        """Write the checkpoint."""
+        torch.manual_seed(0)
+        randomise(self.model(self.config())).save_pretrained(folder)
+        self.images().save_pretrained(folder)
+        self.tokenizer().save_pretrained(folder)
+        return folder
+
+    def read(self, folder: Path, image: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """What the family's own image processor makes of an image."""
+        made = type(self.images()).from_pretrained(folder)(
+            images=image, input_data_format="channels_last", return_tensors="pt", **self.reading
+        )
+        return {name: made[name] for name in ("pixel_values", "image_sizes") if name in made}
+
+
+def llava_config() -> LlavaConfig:
+    return LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=32, **TOWER),
+        text_config=LlamaConfig(**TEXT),
+        image_token_id=4,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+
+
+def next_config() -> LlavaNextConfig:
+    return LlavaNextConfig(
+        vision_config=CLIPVisionConfig(image_size=32, **TOWER),
+        text_config=LlamaConfig(**TEXT),
+        image_token_id=4,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_grid_pinpoints=NEXT_SHEETS,
+    )
+
+
+def onevision_config() -> LlavaOnevisionConfig:
+    return LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(image_size=34, vision_use_head=False, **TOWER),
+        text_config=Qwen2Config(**TEXT),
+        image_token_id=4,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=ONEVISION_SHEETS,
+    )
+
+
+def internvl_config() -> InternVLConfig:
+    return InternVLConfig(
+        vision_config=InternVLVisionConfig(image_size=64, **TOWER),
+        text_config=Qwen2Config(**{**TEXT, "vocab_size": TEXT["vocab_size"] + 2}),
+        image_token_id=4,
+        image_seq_length=16,
+    )
+
+
+def internvl_tokenizer() -> Any:
+    made = tiny_tokenizer("<IMG_CONTEXT>", start_image_token="<img>", end_image_token="</img>")
+    made.chat_template = (
+        "{% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}USER: <IMG_CONTEXT> "
+        "{% else %}{{ part['text'] }} ASSISTANT:{% endif %}{% endfor %}"
+    )
+    return made
+
+
+NEXT_SHEETS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
+ONEVISION_SHEETS = [[34 * rows, 34 * cols] for rows in range(1, 5) for cols in range(1, 5)]
+SQUARE = {"height": 32, "width": 32}
+FAMILIES = (
+    Family(
+        "llava",
+        LlavaForConditionalGeneration,
+        llava_config,
+        lambda: CLIPImageProcessorPil(size=SQUARE, do_center_crop=False, crop_size=SQUARE),
+        ((32, 32), (50, 100)),
+        has_cls=True,
+    ),
+    Family(
+        "llava_next",
+        LlavaNextForConditionalGeneration,
+        next_config,
+        lambda: LlavaNextImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size=SQUARE, image_grid_pinpoints=NEXT_SHEETS
+        ),
+        ((32, 32), (64, 64), (50, 100), (90, 37), (33, 200), (61, 83)),
+        has_cls=True,
+    ),
+    Family(
+        "llava_onevision",
+        LlavaOnevisionForConditionalGeneration,
+        onevision_config,
+        # The margin of two pixels behind the last patch is that of 384 pixels and patches of 14.
+        lambda: LlavaOnevisionImageProcessorPil(
+            size={"height": 34, "width": 34}, image_grid_pinpoints=ONEVISION_SHEETS
+        ),
+        ((34, 34), (50, 100), (90, 37), (136, 136), (120, 150)),  # the last two are interpolated
+        has_cls=False,
+    ),
+    Family(
+        "internvl",
+        InternVLForConditionalGeneration,
+        internvl_config,
+        lambda: GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, max_patches=6),
+        ((64, 64), (50, 100), (190, 70), (61, 83)),
+        has_cls=True,
+        picture="<img><IMG_CONTEXT></img>",
+        tokenizer=internvl_tokenizer,
+        reading={"crop_to_patches": True},
+        merge=2,
+    ),
+)
+
+
+def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[int]]:
+    """The rows of the picture in the stock model's order, each a list of token numbers of our grid; no newlines.
+
+    The first row is the whole view. Numbers are laid out and unpadded by the library's own functions.
+    """
+    if family.name in ("llava", "internvl"):
+        return [list(range(tokens))]
+    side, patch = config.vision_config.image_size, config.vision_config.patch_size
+    edge = side // patch
+    rows, cols = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+    numbers = torch.arange(rows * cols * edge**2).view(1, rows, cols, edge, edge)
+    sheet = unpad_image(numbers.permute(0, 1, 3, 2, 4).reshape(1, rows * edge, cols * edge), size)[0].tolist()
+    if sum(map(len, sheet)) == tokens - edge**2:
+        ours = {number: at for at, number in enumerate(sorted(number for row in sheet for number in row))}
+        return [list(range(edge**2))] + [[edge**2 + ours[number] for number in row] for row in sheet]
+    ratio = (len(sheet) * len(sheet[0]) / (9 * edge**2)) ** 0.5
+    lines, across = int(len(sheet) // ratio), int(len(sheet[0]) // ratio)
+    return [list(range(edge**2))] + [[edge**2 + row * across + col for col in range(across)] for row in range(lines)]

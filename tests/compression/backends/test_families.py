@@ -1,0 +1,392 @@
+"""Every family against the stock model of its class: nothing changes but what a strategy asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from analysis.recorder import Recorder
+from compression.backends import load_model
+from compression.backends.base import Prompt
+from compression.backends.llava import PROVIDES
+from compression.errors import MissingSignal, ModelUnavailable
+from compression.selection import Selection
+from compression.strategies import CATALOGUE
+from compression.tokens import Signal, VisualTokens
+from dashboard.cli import main
+from tests.compression.backends.conftest import WORDS
+from tests.compression.backends.families import FAMILIES, Family, Size, packing
+from tests.compression.backends.test_llava import hooks_on, masked_reference, word_logs
+from tests.contracts.toys import PER_HEAD
+
+QUESTION = "where is the red ship"
+TEXT = f"USER: <image> {QUESTION} ASSISTANT:"
+SIZES = [
+    pytest.param((family, size), id=f"{family.name}-{size[0]}x{size[1]}")
+    for family in FAMILIES
+    for size in family.sizes
+]
+ONE_EACH = [pytest.param((family, family.sizes[-1]), id=family.name) for family in FAMILIES]
+
+
+class Case:
+    """A checkpoint, both ways of running it, and a picture."""
+
+    def __init__(self, family: Family, size: Size, folder: Path) -> None:
+        self.family, self.size, self.folder = family, size, folder
+        self.vlm: Any = load_model(str(folder), device="cpu")
+        self.stock = family.model.from_pretrained(folder, attn_implementation="sdpa").eval()
+        self.image = np.random.default_rng(7).integers(0, 256, (*size, 3), dtype=np.uint8)
+        self.tokens: VisualTokens = self.vlm.encode(self.image, size)
+
+    @torch.no_grad()
+    def packed(self) -> Tensor:
+        """What the stock model reads for the picture, newlines included, [entries, dim]."""
+        made = self.stock.get_image_features(**self.family.read(self.folder, self.image), return_dict=True)
+        return torch.cat(list(made.pooler_output))
+
+    def rows(self) -> list[list[int]]:
+        """Token numbers of the picture's rows; see `packing`."""
+        return packing(self.family, self.stock.config, self.size, len(self.tokens))
+
+    def kept_entries(self, kept: set[int]) -> list[int]:
+        """Entries of `packed` that stay: the kept tokens, and the newline of each row that has one."""
+        entries, at = [], 0
+        for number, row in enumerate(self.rows()):
+            found = [at + place for place, token in enumerate(row) if token in kept]
+            entries += found
+            at += len(row)
+            if number > 0:
+                entries += [at] if found else []
+                at += 1
+        return entries
+
+    def ids(self, entries: int) -> Tensor:
+        coded = self.vlm.tokenizer(TEXT.replace("<image>", self.family.picture))["input_ids"]
+        return torch.tensor([[token for one in coded for token in ([4] * entries if one == 4 else [one])]])
+
+
+_CASES: dict[tuple[str, Size], Case] = {}
+
+
+@pytest.fixture
+def case(request, tmp_path_factory) -> Case:
+    family, size = request.param
+    if (family.name, size) not in _CASES:
+        _CASES[family.name, size] = Case(family, size, family.save(tmp_path_factory.mktemp(family.name)))
+    return _CASES[family.name, size]
+
+
+each_size = pytest.mark.parametrize("case", SIZES, indirect=True)
+each_family = pytest.mark.parametrize("case", ONE_EACH, indirect=True)
+
+
+def said_logs(logits: Tensor) -> Tensor:
+    """Log-probabilities of `WORDS`."""
+    return word_logs(logits)[: len(WORDS)]
+
+
+def pooled(values: Tensor, merge: int) -> Tensor:
+    """Sums over squares of patches, [..., patches] of one view to [..., tokens], a square at a time."""
+    edge = round(values.shape[-1] ** 0.5)
+    square = values.unflatten(-1, (edge, edge))
+    corners = [(row, col) for row in range(0, edge, merge) for col in range(0, edge, merge)]
+    return torch.stack(
+        [square[..., row : row + merge, col : col + merge].sum((-2, -1)) for row, col in corners], dim=-1
+    )
+
+
+def prompt(*choices: str) -> Prompt:
+    return Prompt(QUESTION, choices, TEXT)
+
+
+@each_size
+@torch.no_grad()
+def test_identity_gives_the_stock_models_logits(case: Case) -> None:
+    ours = case.vlm.generate(case.tokens, prompt(*WORDS), CATALOGUE.plan("identity"))
+    ids = case.ids(len(case.packed()))
+    theirs = said_logs(case.stock(input_ids=ids, **case.family.read(case.folder, case.image)).logits[0, -1])
+    assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
+
+
+@each_size
+@torch.no_grad()
+def test_sixteen_tokens_of_a_free_answer_are_those_of_the_stock_model(case: Case) -> None:
+    ours = case.vlm.generate(case.tokens, prompt(), CATALOGUE.plan("identity"), max_new_tokens=16)
+    ids = case.ids(len(case.packed()))
+    pictures = case.family.read(case.folder, case.image)
+    theirs = case.stock.generate(input_ids=ids, **pictures, max_new_tokens=16, do_sample=False)[0, ids.shape[1] :]
+    assert ours.text == case.vlm.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+
+
+@each_size
+def test_each_token_of_the_grid_is_the_entry_that_the_stock_model_reads_there(case: Case) -> None:
+    packed, rows, at = case.packed(), case.rows(), 0
+    projected = case.tokens.signals[Signal.PROJECTED]
+    for number, row in enumerate(rows):
+        assert torch.allclose(projected[row], packed[at : at + len(row)], atol=1e-5)
+        at += len(row) + (number > 0)
+    assert at == len(packed)
+    assert sorted(token for row in rows for token in row) == list(range(len(case.tokens)))
+
+
+@each_size
+@torch.no_grad()
+@pytest.mark.parametrize("strategy", ["uniform_grid@9", "random_subset@5"])
+def test_tokens_removed_before_the_model_leave_with_the_newlines_of_empty_rows(case: Case, strategy: str) -> None:
+    ours = case.vlm.generate(case.tokens, prompt(*WORDS), CATALOGUE.plan(strategy))
+    entries = case.kept_entries(set(ours.selection.anchor.tolist()))
+    ids = case.ids(len(entries))
+    embedded = case.stock.get_input_embeddings()(ids).clone()
+    embedded[0, (ids[0] == 4).nonzero()[:, 0]] = case.packed()[entries]
+    theirs = said_logs(case.stock(inputs_embeds=embedded).logits[0, -1])
+    assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
+    assert ours.sequence_per_layer == (ids.shape[1],) * 4
+    assert ours.tokens_per_layer == (len(ours.selection),) * 4
+
+
+@each_family
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case, layer: int) -> None:
+    plan = CATALOGUE.plan(f"fastv:layer={layer}@0.8")
+    ours = case.vlm.generate(case.tokens, prompt(), plan, max_new_tokens=6)
+    scored = case.vlm.generate(case.tokens, prompt(*WORDS), plan)
+    packed = case.packed()
+    entries = case.kept_entries(set(ours.selection.anchor.tolist()))
+    newlines, at = set(), 0
+    for number, row in enumerate(case.rows()):
+        at += len(row)
+        if number > 0:
+            newlines.add(at)
+            at += 1
+    start = case.ids(1)[0].tolist().index(4)
+    dropped = [start + entry for entry in range(len(packed)) if entry not in {*entries, *newlines}]
+    assert dropped
+    ids, said = case.ids(len(packed)), []
+    for number in range(6):
+        logits = masked_reference(case.stock, ids, packed, dropped, layer)
+        if number == 0:
+            assert torch.allclose(torch.tensor(scored.log_probabilities), said_logs(logits[-1]), atol=1e-5)
+        said.append(int(logits[-1].argmax()))
+        if said[-1] == 2:
+            break
+        ids = torch.cat([ids, torch.tensor([[said[-1]]])], dim=1)
+    assert ours.text == case.vlm.tokenizer.decode(said, skip_special_tokens=True).strip()
+
+
+@each_size
+@torch.no_grad()
+def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
+    signals, count, views = case.tokens.signals, len(case.tokens), len(case.tokens.grid.views)
+    inside = {Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION}
+    assert set(signals) | inside == case.vlm.provides
+    assert (Signal.CLS_ATTENTION in signals) == case.family.has_cls
+    for name, values in signals.items():
+        assert torch.isfinite(values).all(), name
+        wanted = views if name in (Signal.CLS_FEATURE, Signal.CLS_QUERY) else count
+        assert values.shape[1 if name in PER_HEAD else 0] == wanted, name
+    eager = case.family.model.from_pretrained(case.folder, attn_implementation="eager").eval()
+    pixels, cut = case.vlm.cut(case.image, case.size)
+    told = eager.model.vision_tower(pixels, output_attentions=True)
+    layer = case.stock.config.vision_feature_layer
+    received = told.attentions[layer].mean((1, 2))
+    assert torch.allclose(received.sum(-1), torch.ones(len(cut)), atol=1e-5)
+    if case.family.has_cls:
+        on_image = case.vlm._on_image(cut, case.size)
+        assert torch.allclose(
+            signals[Signal.RECEIVED_ATTENTION],
+            pooled(received[:, 1:], case.family.merge).flatten()[on_image],
+            atol=1e-5,
+        )
+        rows = pooled(told.attentions[layer][:, :, 0, 1:], case.family.merge).transpose(0, 1).flatten(1)
+        assert torch.allclose(signals[Signal.CLS_ATTENTION], rows[:, on_image], atol=1e-5)
+    else:
+        first = slice(0, len(case.tokens.grid.views[0]))
+        assert torch.allclose(signals[Signal.RECEIVED_ATTENTION][first], received[0], atol=1e-5)
+
+
+def gradient(size: Size) -> NDArray[np.uint8]:
+    """A picture whose red is the column and whose green is the row, as shares of 255."""
+    height, width = size
+    made = np.zeros((height, width, 3))
+    made[..., 0] = (np.arange(width) + 0.5) / width * 255
+    made[..., 1] = ((np.arange(height) + 0.5) / height * 255)[:, None]
+    return made.round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(400, 400), (500, 1000), (910, 370), (300, 1900), (640, 830)], ids=str)
+@each_family
+def test_boxes_say_which_pixels_a_token_was_made_of(case: Case, size: Size) -> None:
+    pixels, views = case.vlm.cut(gradient(size), size)
+    mean, std = (
+        torch.tensor(part).view(3, 1, 1) for part in (case.vlm.processor.image_mean, case.vlm.processor.image_std)
+    )
+    cell = 8 * case.family.merge
+    edge = pixels.shape[-1] // cell
+    raw = ((pixels * std + mean) * 255)[:, :2, : edge * cell, : edge * cell]
+    patches = raw.unflatten(3, (edge, cell)).unflatten(2, (edge, cell)).mean((3, 5)).permute(0, 2, 3, 1).flatten(0, 2)
+    found = patches[case.vlm._on_image(views, size)].numpy() / 255  # share of the width, share of the height
+    boxes = type(case.tokens.grid)(views, size).boxes()
+    assert len(boxes) == len(found)
+    height, width = size
+    inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
+    assert inside.sum() > len(boxes) / 2
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / [width, height]
+    # One part in 255 of the colour and half a pixel of the smallest tile.
+    assert np.abs(centres - found)[inside].max() < 1 / 255 + 0.5 / 32
+
+
+@pytest.mark.parametrize("size", [(32, 32), (700, 90), (1, 500), (2000, 1333), (5000, 5000), (123, 457)], ids=str)
+@each_family
+def test_the_grid_is_that_of_the_original_however_small_it_was_read(case: Case, size: Size) -> None:
+    wanted = case.vlm.wanted_size(size)
+    assert max(wanted) <= max(*size, 600)
+    tokens = case.vlm.encode(np.zeros((*wanted, 3), np.uint8), size)
+    assert len(tokens) == case.vlm.count_tokens(size)
+    assert tokens.grid.image_size == size
+    assert all(view.box[0] < size[1] and view.box[1] < size[0] for view in tokens.grid.views)
+    boxes = np.array([view.box for view in tokens.grid.views])
+    assert boxes[:, :2].min() <= 0
+
+
+@each_family
+def test_notices_tell_what_a_model_does_not_see(case: Case) -> None:
+    assert any("smaller things vanish" in notice for notice in case.vlm.notices((5000, 5000)))
+    squeezed = any("not square" in notice or "shape of its tiles" in notice for notice in case.vlm.notices((640, 830)))
+    assert squeezed == (case.family.name in ("llava", "internvl"))
+
+
+@each_family
+def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> None:
+    before = hooks_on(case.vlm)
+    refused = 0
+    for name in CATALOGUE.names():
+        plan = CATALOGUE.plan(f"{name}@{'1.0' if name == 'identity' else 0.7}")
+        if plan.needs - case.vlm.provides:
+            refused += 1
+            with pytest.raises(MissingSignal):
+                case.vlm.generate(case.tokens, prompt("a", "b"), plan)
+            continue
+        ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())
+        assert np.isfinite(ours.log_probabilities).all(), name
+    assert hooks_on(case.vlm) == before
+    assert bool(refused) == (case.vlm.provides != PROVIDES)
+
+
+class Sums:
+    """A probe that keeps the sum of every row."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def attention(self, layer, rows, layout) -> None:
+        assert rows.shape[1] == layout.length
+        self.seen.append(rows.sum(-1))
+
+
+@each_family
+@pytest.mark.parametrize("strategy", ["identity", "fastv:layer=2@0.8", "uniform_grid@6"])
+def test_attention_rows_sum_to_one(case: Case, strategy: str) -> None:
+    probe = Sums()
+    case.vlm.generate(case.tokens, prompt("a", "b"), CATALOGUE.plan(strategy), probe=probe)
+    assert len(probe.seen) == 4
+    assert torch.allclose(torch.stack(probe.seen), torch.ones(4, 6), atol=1e-5)
+
+
+def tower_layers(vlm: Any) -> Any:
+    encoder = vlm.model.model.vision_tower.encoder
+    return encoder.layer if hasattr(encoder, "layer") else encoder.layers
+
+
+def answer(case: Case) -> None:
+    """Read the picture and answer, with a strategy inside the language model and someone who listens."""
+    tokens = case.vlm.encode(case.image, case.size)
+    case.vlm.generate(tokens, prompt("a", "b"), CATALOGUE.plan("fastv@0.8"), probe=Recorder())
+
+
+@each_family
+def test_no_hook_survives_a_layer_that_raises(case: Case) -> None:
+    def fail(*_args):
+        raise FloatingPointError("a layer that fails")
+
+    before = hooks_on(case.vlm)
+    for module in (case.vlm.decoder_layers[2], tower_layers(case.vlm)[1]):
+        handle = module.register_forward_hook(fail)
+        with pytest.raises(FloatingPointError):
+            answer(case)
+        handle.remove()
+    assert hooks_on(case.vlm) == before
+
+
+@each_family
+@pytest.mark.parametrize("strategy", ["identity", "uniform_grid@9", "fastv:layer=1@0.8"])
+def test_a_packed_question_and_a_score_agree_with_the_answer(case: Case, strategy: str) -> None:
+    asked = prompt("north east", "west", "red")
+    plan = CATALOGUE.plan(strategy)
+    alone = case.vlm.generate(case.tokens, asked, plan)
+    together = case.vlm.ask(case.vlm.give(case.tokens, asked, plan), [asked, prompt("a", "b"), asked])
+    np.testing.assert_allclose(together[0][0], alone.log_probabilities, atol=3e-5)
+    np.testing.assert_allclose(together[2][0], alone.log_probabilities, atol=3e-5)
+    if strategy == "identity":
+        projected = case.tokens.signals[Signal.PROJECTED]
+        for choice, told in zip(asked.choices, alone.log_probabilities, strict=True):
+            assert float(case.vlm.score(projected, case.tokens, asked, choice)) == pytest.approx(told, abs=3e-5)
+
+
+@each_family
+def test_a_run_from_the_command_line_answers(case: Case, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(case.image).save("picture.png")
+    call = ["run", "picture.png", QUESTION, "--model", str(case.folder), "-s", "identity", "-s", "uniform_grid@6"]
+    assert main(call) == 0
+    assert "uniform_grid" in capsys.readouterr().out
+    assert case.vlm.card.family == case.family.name
+
+
+@each_family
+def test_a_checkpoint_with_pickled_weights_only_is_refused(case: Case, tmp_path) -> None:
+    for file in case.folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(ModelUnavailable, match="safetensors"):
+        load_model(str(tmp_path))
+
+
+@each_family
+def test_the_prompt_of_a_checkpoint_has_one_place_for_the_picture(case: Case) -> None:
+    asked = case.vlm.prompt(QUESTION)
+    assert asked.text.count("<image>") == 1
+    ids, layout = case.vlm.lay_out(asked, case.vlm.blocks(everything(case), case.tokens.grid), case.tokens.grid)
+    assert [case.vlm.tokenizer.convert_ids_to_tokens(int(ids[0, at])) for at in layout.question] == QUESTION.split()
+    assert case.vlm.tokenizer.unk_token_id not in ids[0]
+
+
+def everything(case: Case) -> Selection:
+    return Selection.prune(len(case.tokens), np.arange(len(case.tokens)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "case", [pytest.param((family, family.sizes[-1]), id=family.name) for family in FAMILIES if family.merge > 1],
+    indirect=True,
+)  # fmt: skip
+def test_a_shuffled_token_is_made_of_the_patches_in_its_box(case: Case) -> None:
+    edge, merge = case.vlm.edge, case.family.merge
+    numbers = torch.arange((edge * merge) ** 2).view(1, edge * merge, edge * merge, 1)
+    shuffled = case.stock.model.pixel_shuffle(numbers, scale_factor=case.stock.config.downsample_ratio)[0]
+    for row in range(edge):
+        for col in range(edge):
+            lines, across = range(row * merge, (row + 1) * merge), range(col * merge, (col + 1) * merge)
+            assert sorted(shuffled[row, col].tolist()) == [line * edge * merge + at for line in lines for at in across]
+    flat = numbers.flatten().float()
+    assert torch.equal(case.vlm.pooled(flat), shuffled.float().sum(-1).flatten())
+    assert torch.equal(case.vlm.pooled(flat), pooled(flat, merge))
