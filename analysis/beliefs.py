@@ -26,7 +26,8 @@ SelectionName = Literal["frozen", "rerun"]
 INTERVENTIONS: dict[str, str] = {
     "shuffled": (
         "Pictures meet the questions of other samples of the same template, each with each; what a picture says is the "
-        "mean over the questions. The three tables are marginals of one joint, in which both sources are independent."
+        "mean over the questions. The three tables are marginals of one joint, in which both sources are independent. "
+        "A question about something that a picture does not show carries little information."
     ),
     "mean": "The other source's embeddings are replaced by their mean over all samples.",
     "noise": (

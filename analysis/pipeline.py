@@ -102,7 +102,7 @@ def open_image(path: Path, *, name: str | None = None) -> ImageRef:
     )
 
 
-def encode(inquiry: Inquiry, vlm: VLM, *, repeats: int = REPEATS) -> Encoded:
+def encode(inquiry: Inquiry, vlm: VLM, *, repeats: int = REPEATS, warmup: int = WARMUP) -> Encoded:
     """Read the image as large as the model wants it, and encode it.
 
     Raises:
@@ -112,10 +112,10 @@ def encode(inquiry: Inquiry, vlm: VLM, *, repeats: int = REPEATS) -> Encoded:
     size = (inquiry.image.height, inquiry.image.width)
     image = imagery.read_rgb(inquiry.path, size=vlm.wanted_size(size)).rgb
     samples, tokens = [], None
-    for turn in range(WARMUP + repeats):
+    for turn in range(warmup + repeats):
         start = time.perf_counter()
         tokens = vlm.encode(image, size)
-        if turn >= WARMUP:
+        if turn >= warmup:
             samples.append(time.perf_counter() - start)
     if tokens is None:
         raise AnalysisError(f"repeats must be at least 1, got {repeats}; measure once or more")
@@ -130,6 +130,7 @@ def execute(
     seed: int = 0,
     record: Sequence[str] = RECORD_ALL,
     repeats: int = REPEATS,
+    warmup: int = WARMUP,
     comparison: str = "",
     encoded: Encoded | None = None,
     cancel: Cancel | None = None,
@@ -142,10 +143,10 @@ def execute(
     """
     prompt = vlm.prompt(inquiry.question, inquiry.choices)
     with measured_peak(vlm.device) as peak:
-        encoded = encoded or encode(inquiry, vlm, repeats=repeats)
+        encoded = encoded or encode(inquiry, vlm, repeats=repeats, warmup=warmup)
         recorder = Recorder() if "attention" in record else None
         generation = vlm.generate(
-            encoded.tokens, prompt, plan, seed=seed, probe=recorder, repeats=repeats, warmup=WARMUP, cancel=cancel
+            encoded.tokens, prompt, plan, seed=seed, probe=recorder, repeats=repeats, warmup=warmup, cancel=cancel
         )
     grid = encoded.tokens.grid
     recording = recorder.finish(generation.entering) if recorder else Recording()
@@ -162,7 +163,7 @@ def execute(
         device=vlm.device,
         dtype=vlm.dtype,
         threads=torch.get_num_threads(),
-        warmup=WARMUP,
+        warmup=warmup,
     )
     return Run(
         id=new_id(),
@@ -195,7 +196,9 @@ def compare(
     seed: int = 0,
     record: Sequence[str] = RECORD_ALL,
     repeats: int = REPEATS,
+    warmup: int = WARMUP,
     comparison: str = "",
+    encoded: Encoded | None = None,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
@@ -204,14 +207,18 @@ def compare(
     A strategy that fails is an outcome and does not stop the others; a cancelled comparison ends with outcomes that
     say so.
 
+    Args:
+        encoded: The image as `encode` left it, where that was done before; else it is encoded here, once.
+
     Raises:
         InvalidQuestion: the question cannot be asked at all; nothing was run.
         ImageError: the image cannot be read; nothing was run.
     """
     tell = progress or (lambda _message, _share: None)
     vlm.prompt(inquiry.question, inquiry.choices)
-    tell("Encoding the image", 0.0)
-    encoded = encode(inquiry, vlm, repeats=repeats)
+    if encoded is None:
+        tell("Encoding the image", 0.0)
+        encoded = encode(inquiry, vlm, repeats=repeats, warmup=warmup)
     for position, plan in enumerate(plans):
         tell(f"{plan.info.title} is compressing and answering", (position + 0.5) / (len(plans) + 0.5))
         try:
@@ -222,6 +229,7 @@ def compare(
                 seed=seed,
                 record=record,
                 repeats=repeats,
+                warmup=warmup,
                 comparison=comparison,
                 encoded=encoded,
                 cancel=cancel,

@@ -7,9 +7,10 @@ from compression.grid import Box, TokenGrid, View
 from compression.layer import Heads, LayerState
 from compression.registry import Registry
 from compression.selection import Fate, RouterDecision, Selection, Stream
-from compression.tokens import Signal, VisualTokens
+from compression.tokens import SIGNALS, Signal, SignalInfo, VisualTokens
 
 __all__ = [
+    "SIGNALS",
     "Act",
     "Box",
     "Budget",
@@ -26,6 +27,7 @@ __all__ = [
     "RouterDecision",
     "Selection",
     "Signal",
+    "SignalInfo",
     "Stage",
     "Step",
     "Strategy",

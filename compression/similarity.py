@@ -65,18 +65,20 @@ def best_match(rows: Tensor, targets: Tensor) -> Tensor:
 def nearest_distance(features: Tensor) -> Tensor:
     """Distance 1 - cos of each token to the nearest other one, float32 [tokens]; 0 for a token alone.
 
-    Costs N*N*D multiply-adds; only `ROWS_AT_ONCE` rows of the N x N matrix exist at a time.
+    Costs N*N/2*D multiply-adds, each pair once; only `ROWS_AT_ONCE` rows of the N x N matrix exist at a time.
     """
     unit = unit_rows(features)
     if len(unit) == 1:
         return torch.zeros(1, device=unit.device)
-    nearest = []
+    highest = torch.full((len(unit),), -torch.inf, dtype=unit.dtype, device=unit.device)
     for start in range(0, len(unit), ROWS_AT_ONCE):
-        similar = unit[start : start + ROWS_AT_ONCE] @ unit.T
-        rows = torch.arange(len(similar), device=unit.device)
-        similar[rows, rows + start] = -torch.inf
-        nearest.append(1 - similar.amax(dim=1))
-    return torch.cat(nearest)
+        block, behind = slice(start, start + ROWS_AT_ONCE), slice(start, None)
+        similar = unit[block] @ unit[behind].T
+        similar.fill_diagonal_(-torch.inf)
+        # A block's rows have met all tokens before them as columns of earlier blocks.
+        highest[behind] = torch.maximum(highest[behind], similar.amax(dim=0))
+        highest[block] = torch.maximum(highest[block], similar.amax(dim=1))
+    return 1 - highest
 
 
 def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Tensor]:

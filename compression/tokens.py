@@ -17,26 +17,111 @@ from compression.grid import TokenGrid
 
 
 class Signal(StrEnum):
-    """What a strategy may need and a model may provide. N is the number of visual tokens, V the number of views."""
+    """What a strategy may need and a model may provide; `SIGNALS` says what each is and its shape."""
 
-    FEATURES = "features"  # encoder output before the projector, [N, encoder dim]
-    PROJECTED = "projected"  # what the language model reads, [N, dim]
-    CLS_ATTENTION = "cls_attention"  # [CLS] row of the feature layer, softmax over [CLS] and patches, [heads, N]
-    EARLY_CLS_ATTENTION = "early_cls_attention"  # [CLS] row of the encoder's first layer, otherwise as cls_attention
-    RECEIVED_ATTENTION = "received_attention"  # on each patch in the feature layer, mean over queries and heads, [N]
-    KEYS = "keys"  # keys of the feature layer, mean over heads, [N, head dim]
-    CLS_FEATURE = "cls_feature"  # encoder output of each view's [CLS], [V, encoder dim]
-    CLS_QUERY = "cls_query"  # query projection of [CLS] in the feature layer, whole width, no norm, [V, encoder dim]
-    VALUES = "values"  # value projection of each patch in the feature layer, whole width, no norm, [N, encoder dim]
-    LAST_CLS_ATTENTION = "last_cls_attention"  # [CLS] row of the last layer, as a single head of the whole width, [N]
-    LAST_KEYS = "last_keys"  # keys of the last layer, whole width, [N, encoder dim]
-    TEXT = "text"  # embeddings of the question's words in the language model, [words, dim]
-    TEXT_SIMILARITY = "text_similarity"  # cosine of each patch with the question in a joint space, [N]
-    LAYER_ATTENTION = "layer_attention"  # rows of a language-model layer over the visual tokens, given in the Context
-    TEACHER_ATTENTION = (
-        "teacher_attention"  # received in a deeper layer of a full first pass, [N], given in the Context
-    )
-    LAYER_STATE = "layer_state"  # queries, keys and states of a language-model layer over all positions, in the Context
+    FEATURES = "features"
+    PROJECTED = "projected"
+    CLS_ATTENTION = "cls_attention"
+    EARLY_CLS_ATTENTION = "early_cls_attention"
+    RECEIVED_ATTENTION = "received_attention"
+    KEYS = "keys"
+    CLS_FEATURE = "cls_feature"
+    CLS_QUERY = "cls_query"
+    VALUES = "values"
+    LAST_CLS_ATTENTION = "last_cls_attention"
+    LAST_KEYS = "last_keys"
+    TEXT = "text"
+    TEXT_SIMILARITY = "text_similarity"
+    LAYER_ATTENTION = "layer_attention"
+    TEACHER_ATTENTION = "teacher_attention"
+    LAYER_STATE = "layer_state"
+
+
+@dataclass(frozen=True)
+class SignalInfo:
+    """What a signal is, for those who provide it and those who read about it.
+
+    Args:
+        title: The words for people, "[CLS] attention".
+        shape: Its axes, "[heads, N]": N visual tokens in the order of the grid, V views. Empty for what is no array.
+        meaning: What it holds, with the conventions that its numbers follow.
+        given: Where a strategy finds it: "features" of the tokens, their "signals", or the field of the `Context`.
+    """
+
+    title: str
+    shape: str
+    meaning: str
+    given: str = "signals"
+
+
+SIGNALS: Mapping[Signal, SignalInfo] = {
+    Signal.FEATURES: SignalInfo(
+        "visual features", "[N, encoder dim]", "encoder output before the projector, [CLS] left out", given="features"
+    ),
+    Signal.PROJECTED: SignalInfo("projected features", "[N, dim]", "what the language model reads"),
+    Signal.CLS_ATTENTION: SignalInfo(
+        "[CLS] attention",
+        "[heads, N]",
+        "the [CLS] row of the feature layer: softmax over [CLS] and the patches of a view, its own column left out",
+    ),
+    Signal.EARLY_CLS_ATTENTION: SignalInfo(
+        "[CLS] attention of the first layer",
+        "[heads, N]",
+        "the [CLS] row of the encoder's first layer, otherwise as `cls_attention`",
+    ),
+    Signal.RECEIVED_ATTENTION: SignalInfo(
+        "attention received", "[N]", "attention on each patch in the feature layer, mean over queries and heads"
+    ),
+    Signal.KEYS: SignalInfo("attention keys", "[N, head dim]", "keys of the feature layer, mean over heads"),
+    Signal.CLS_FEATURE: SignalInfo("the [CLS] feature", "[V, encoder dim]", "encoder output of each view's [CLS]"),
+    Signal.CLS_QUERY: SignalInfo(
+        "the [CLS] query",
+        "[V, encoder dim]",
+        "query projection of each view's [CLS] in the feature layer, whole width, no norm",
+    ),
+    Signal.VALUES: SignalInfo(
+        "attention values",
+        "[N, encoder dim]",
+        "value projection of each patch in the feature layer, whole width, no norm",
+    ),
+    Signal.LAST_CLS_ATTENTION: SignalInfo(
+        "[CLS] attention of the last layer",
+        "[N]",
+        "the [CLS] row of the encoder's last layer, as a single head of the whole width, otherwise as `cls_attention`",
+    ),
+    Signal.LAST_KEYS: SignalInfo(
+        "keys of the last layer", "[N, encoder dim]", "keys of the encoder's last layer, whole width"
+    ),
+    Signal.TEXT: SignalInfo(
+        "the question's embeddings",
+        "[words, dim]",
+        "embeddings of the question's words in the language model; a model gives them in the context's `text` instead",
+    ),
+    Signal.TEXT_SIMILARITY: SignalInfo(
+        "similarity to the question",
+        "[N]",
+        "cosine of each patch with the question in a joint space; methods released for CLIP prefer it to `text`",
+    ),
+    Signal.LAYER_ATTENTION: SignalInfo(
+        "attention inside the language model",
+        "[heads, queries, N]",
+        "rows of the layer before the strategy's own over the visual tokens: the answer position, then the question",
+        given="attention",
+    ),
+    Signal.TEACHER_ATTENTION: SignalInfo(
+        "attention of a full first pass",
+        "[N]",
+        "attention received in a deeper layer of a full first pass, the layer being the strategy's `teacher_layer`",
+        given="teacher",
+    ),
+    Signal.LAYER_STATE: SignalInfo(
+        "state of the language model",
+        "",
+        "a `LayerState`: queries, keys and hidden states of a language-model layer over all positions",
+        given="state",
+    ),
+}
+"""Every signal. Arrays are floats and finite; tokens lie view by view, row by row, as the grid numbers them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +132,7 @@ class VisualTokens:
         features: Float [tokens, dim], finite: the encoder's output before the projector.
         grid: Where the tokens of the whole image lie.
         index: int64 [tokens] into the grid: all of it at first, the survivors at later stages.
-        signals: What else the encoder can tell, by `Signal`; shapes as stated there.
+        signals: What else the encoder can tell; shapes as `SIGNALS` states them.
     """
 
     features: Tensor
@@ -95,4 +180,5 @@ def unit_rows(features: Tensor) -> Tensor:
     """Rows scaled to length one in float32 at least; a zero row stays zero."""
     wide = features if features.dtype == torch.float64 else features.float()
     norm = wide.norm(dim=-1, keepdim=True)
-    return torch.where(norm > 0, wide / norm.clamp_min(torch.finfo(wide.dtype).tiny), torch.zeros_like(wide))
+    # Infinity in place of zero: one large array is made, where a choice between two would make three.
+    return wide / torch.where(norm > 0, norm, torch.inf)

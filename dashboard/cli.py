@@ -7,9 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+EXIT_FAILED = 1
 EXIT_MISTAKE = 2
 TO_RECORD = ("attention", "router", "scores")
 
@@ -97,6 +99,28 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=int, default=256, help="edge in pixels, a multiple of 256 up to 8192 (default: 256)"
     )
     scenes.add_argument("--questions", type=int, default=12, metavar="N", help="questions per scene (default: 12)")
+
+    sweep = verb(
+        "sweep",
+        "run models x strategies x questions from a file into the store, and print accuracies",
+        "keepmap sweep families.toml --resume --csv families.csv",
+    )
+    sweep.add_argument(
+        "file",
+        metavar="FILE.toml",
+        type=Path,
+        help='TOML lines such as name = "families", strategies = ["identity", "fastv"], ratios = [0.5, 0.25], and '
+        'questions = "FOLDER" with a questions.jsonl, or a table [scenes] with count, size, seed, questions; also '
+        "models, seeds, record, repeats, warmup",
+    )
+    sweep.add_argument("--engine", default="local", metavar="NAME", help="where it runs: local, this process (default)")
+    sweep.add_argument(
+        "--resume", action="store_true", help="go on with the sweep of this name: what is missing or failed is run"
+    )
+    sweep.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
+    sweep.add_argument("--db", metavar="URL", help="the store (default: sqlite:///keepmap.db)")
+    sweep.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    sweep.add_argument("--csv", metavar="FILE", type=Path, help="write the figures to a file as well, one row each")
 
     told = verb(
         "pid",
@@ -200,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "run": _run,
         "scenes": _scenes,
+        "sweep": _sweep,
         "pid": _pid,
         "strategies": _strategies,
         "models": _models,
@@ -355,6 +380,50 @@ def _scenes(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    if options.engine == "ray":
+        raise Mistake("--engine ray is not in this version; leave --engine out to run in this process")
+    if options.engine != "local":
+        raise Mistake(f"--engine is local, got {options.engine!r}")
+    if options.csv and not options.csv.absolute().parent.is_dir():
+        raise Mistake(f"--csv {options.csv}: there is no folder {options.csv.parent}; make it, or name another")
+    from dashboard.sweep_file import read_sweep
+
+    settings, asked = _settings(options), read_sweep(options.file)
+    from dashboard.sweep_table import figures_json, figures_of, sweep_report, write_csv
+    from dashboard.sweeping import sweep_and_store
+    from storage import open_store
+
+    with open_store(settings.db, assets=settings.assets_path) as store:
+        try:
+            sweep = sweep_and_store(
+                asked,
+                settings,
+                store,
+                resume=options.resume,
+                tell=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        except KeyboardInterrupt:
+            print(
+                f"keepmap: stopped; what ended is stored in {settings.store_name}, go on with --resume", file=sys.stderr
+            )
+            return 130
+        requests = store.swept_requests(sweep.sweep)
+    figures = figures_of(requests)
+    if options.json:
+        print(json.dumps({"sweep": asdict(sweep), "figures": figures_json(figures)}, indent=2))
+    else:
+        print(sweep_report(figures))
+        counts = f"{sweep.done:,} done, {sweep.failed:,} failed, {sweep.refused:,} unreachable or not offered"
+        print(f"{sweep.planned:,} requests: {counts}. Stored in {settings.store_name} as {sweep.name}")
+    if options.csv:
+        write_csv(figures, options.csv)
+    untold = [one for one in requests if one.state in ("failed", "refused")]
+    for strategy, reason in sorted({(one.strategy, one.reason) for one in untold}):
+        print(f"keepmap: {strategy}: {reason}", file=sys.stderr)
+    return EXIT_FAILED if sweep.failed else 0
+
+
 def _pid(options: argparse.Namespace) -> int:
     from analysis.beliefs import INTERVENTIONS, SELECTIONS
 
@@ -438,8 +507,6 @@ def _strategies(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     from compression.backends import known_models
     from dashboard.report import plain_table
 

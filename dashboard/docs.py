@@ -21,6 +21,7 @@ from pathlib import Path
 
 from compression.compressor import StrategyInfo
 from compression.strategies import CATALOGUE
+from compression.tokens import SIGNALS, Signal
 from dashboard.cli import build_parser
 from dashboard.errors import DashboardError
 from dashboard.settings import Settings
@@ -75,6 +76,26 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
     )
 
 
+def signal_table() -> str:
+    """One row per signal: its shape, what it holds, and the strategies that need it."""
+    readers: dict[Signal, list[str]] = {
+        signal: [strategy.info.name for strategy in CATALOGUE if signal in strategy.info.needs] for signal in SIGNALS
+    }
+    return table(
+        ["signal", "shape", "holds", "given in", "needed by"],
+        (
+            [
+                f"`{signal}`",
+                info.shape or "–",
+                info.meaning,
+                f"`tokens.{info.given}`" if info.given in ("features", "signals") else f"`context.{info.given}`",
+                ", ".join(f"`{name}`" for name in readers[signal]) or "–",
+            ]
+            for signal, info in SIGNALS.items()
+        ),
+    )
+
+
 def settings_table() -> str:
     """One row per setting."""
     return table(
@@ -110,6 +131,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "commands": command_table,
     "router": partial(card_table, "The router"),
     "settings": settings_table,
+    "signals": signal_table,
     "strategies": strategy_table,
 }
 """Passages that follow from the code and the weights alone, by name."""

@@ -3,6 +3,7 @@
 DashboardError
 ├── InvalidSetting     a flag or a KEEPMAP_ variable with a value that cannot be used
 ├── InvalidInquiry     what was asked is not complete, or contradicts itself
+├── InvalidSweep       a sweep's file that cannot be followed, or a sweep that cannot be started so
 ├── QueueFull          more work is waiting than the server takes
 ├── TooManyJobs        one visitor has more comparisons waiting than one visitor may
 ├── NotComparable      stored runs that cannot be shown side by side
@@ -24,6 +25,10 @@ class InvalidSetting(DashboardError):
 
 class InvalidInquiry(DashboardError):
     """What was asked is not complete, or contradicts itself."""
+
+
+class InvalidSweep(DashboardError):
+    """A sweep's file cannot be followed, or the sweep cannot be started so."""
 
 
 class QueueFull(DashboardError):

@@ -32,10 +32,10 @@ _DASHES = {"redundancy": "dot", "unique_vision": "solid", "unique_language": "da
 _BAR, _HEAD, _FOOT = 26, 30, 66  # pixels
 _HAIR = 0.004  # bits: a narrower interval is no wider than its own line
 REGIMES = {
-    "question": "Answer in the question alone",
-    "picture": "Answer in the picture alone",
-    "either": "Answer in either",
-    "both": "Answer only in both together",
+    "question": "In the question alone",
+    "picture": "In the picture alone",
+    "either": "In either",
+    "both": "Only in both together",
 }
 """What is known by construction about the benchmark's questions, by regime."""
 REGIME_OF = {"knowledge": "question", "region": "picture", "told": "either", "quarter": "both"}

@@ -125,13 +125,17 @@ class Posteriors:
 
 
 def _array(values: Any, name: str) -> Array:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidPosteriors(f"{name} does not hold numbers only ({error}); pass [samples, options]") from error
+    array = _floats(values, name)
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidPosteriors(f"{name} has the shape {array.shape}; it must be [samples, options], with one of each")
     return array
+
+
+def _floats(values: Any, name: str) -> Array:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidPosteriors(f"{name} does not hold numbers only ({error}); pass an array of floats") from error
 
 
 def _same_shape(arrays: list[Array]) -> list[Array]:
@@ -196,7 +200,7 @@ def _check_rows(rows: Array) -> None:
 def _weights(weights: ArrayLike | None, count: int) -> Array:
     if weights is None:
         return np.full(count, 1 / count)
-    values = np.array(weights, dtype=np.float64)
+    values = _floats(weights, "weights")
     if values.shape != (count,):
         raise InvalidPosteriors(
             f"weights has the shape {values.shape}; it must hold one weight for each of {count} rows"
@@ -225,7 +229,7 @@ def _groups(groups: ArrayLike | None, count: int) -> Indices:
 def _confidences(confidences: ArrayLike | None, count: int) -> Array | None:
     if confidences is None:
         return None
-    values = np.array(confidences, dtype=np.float64)
+    values = _floats(confidences, "confidences")
     if values.shape != (3, count):
         raise InvalidPosteriors(
             f"confidences has the shape {values.shape}; it must be [3, {count}]: one row for each of p1, p2, p12"

@@ -24,8 +24,20 @@ from storage.errors import (
     StoreReadOnly,
     StoreTooNew,
     StoreUnavailable,
+    SweepNotFound,
 )
-from storage.records import JOB_STATES, PANE_STATES, Comparison, Failure, JobRow, Pane, RunSummary
+from storage.records import (
+    JOB_STATES,
+    PANE_STATES,
+    SWEPT_STATES,
+    Comparison,
+    Failure,
+    JobRow,
+    Pane,
+    RunSummary,
+    Sweep,
+    SweptRequest,
+)
 from storage.store import DEFAULT_URL, Store, open_store
 from storage.tokens import tokens_table
 
@@ -33,6 +45,7 @@ __all__ = [
     "DEFAULT_URL",
     "JOB_STATES",
     "PANE_STATES",
+    "SWEPT_STATES",
     "ArrayNotFound",
     "AssetError",
     "AssetMissing",
@@ -61,6 +74,9 @@ __all__ = [
     "StoreReadOnly",
     "StoreTooNew",
     "StoreUnavailable",
+    "Sweep",
+    "SweepNotFound",
+    "SweptRequest",
     "export_comparison",
     "import_comparison",
     "open_store",

@@ -15,7 +15,8 @@ StorageError
 │   ├── ComparisonNotFound
 │   ├── FailureNotFound
 │   ├── JobNotFound
-│   └── SpectrumNotFound
+│   ├── SpectrumNotFound
+│   └── SweepNotFound
 ├── InvalidCondition       a condition in SQL that the views do not understand
 ├── NotStorable            a value that cannot be stored and read back unchanged
 ├── AssetError
@@ -89,6 +90,10 @@ class JobNotFound(NotFound):
 
 class SpectrumNotFound(NotFound):
     """No decomposition of that request, or not the owner's."""
+
+
+class SweepNotFound(NotFound):
+    """No sweep of that id, or not the owner's."""
 
 
 class InvalidCondition(StorageError):

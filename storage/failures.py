@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, true
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, true
 
 from analysis.run import new_id, utc_now
 from storage import schema
@@ -29,17 +29,8 @@ class Failures:
             stage: Where it failed.
             reason: Why, in a sentence.
         """
-        failure = {
-            "id": new_id(),
-            "owner": owner,
-            "created_utc": utc_now(),
-            "request_json": request_text(request_json),
-            "stage": stage,
-            "reason": reason,
-        }
         with self.database.writing() as connection:
-            connection.execute(insert(schema.failures).values(failure))
-        return failure["id"]
+            return add_failure(connection, request_json, stage, reason, owner)
 
     def failure(self, failure_id: str, owner: str | None = None) -> Failure:
         """A stored failure.
@@ -59,6 +50,22 @@ class Failures:
         query = select(schema.failures).where(_mine(owner)).order_by(schema.failures.c.number.desc())
         with self.database.reading() as connection:
             return [_failure_of(row) for row in connection.execute(page(query, limit, offset))]
+
+
+def add_failure(
+    connection: Connection, request_json: Mapping[str, Any], stage: str, reason: str, owner: str = ""
+) -> str:
+    """Write a failure inside a transaction that is open for writing, and return its id; see `Failures.fail`."""
+    failure = {
+        "id": new_id(),
+        "owner": owner,
+        "created_utc": utc_now(),
+        "request_json": request_text(request_json),
+        "stage": stage,
+        "reason": reason,
+    }
+    connection.execute(insert(schema.failures).values(failure))
+    return failure["id"]
 
 
 def _mine(owner: str | None) -> ColumnElement[bool]:

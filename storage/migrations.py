@@ -20,7 +20,7 @@ from analysis.run import utc_now
 from storage.database import Database
 from storage.errors import StoreCorrupt, StoreReadOnly, StoreTooNew
 from storage.faults import translate_os
-from storage.schema import metadata, schema_steps, spectra, spectrum_arrays
+from storage.schema import metadata, schema_steps, spectra, spectrum_arrays, sweep_runs, sweeps
 from storage.views import create_views
 
 
@@ -44,7 +44,17 @@ def add_spectra(connection: Connection) -> None:
     create_views(connection)
 
 
-STEPS = (Step("0001 first tables", create_all), Step("0002 decompositions", add_spectra))
+def add_sweeps(connection: Connection) -> None:
+    """The tables of sweeps, and their view."""
+    metadata.create_all(connection, tables=[sweeps, sweep_runs])
+    create_views(connection)
+
+
+STEPS = (
+    Step("0001 first tables", create_all),
+    Step("0002 decompositions", add_spectra),
+    Step("0003 sweeps", add_sweeps),
+)
 
 
 def applied_steps(connection: Connection) -> list[str]:

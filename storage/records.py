@@ -16,6 +16,9 @@ PANE_STATES: tuple[PaneState, ...] = ("waiting", "running", "done", "refused", "
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
 JOB_STATES: tuple[JobState, ...] = ("queued", "running", "done", "failed", "cancelled")
 
+SweptState: TypeAlias = Literal["done", "failed", "unreachable", "refused"]
+SWEPT_STATES: tuple[SweptState, ...] = ("done", "failed", "unreachable", "refused")
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -216,3 +219,56 @@ class JobRow:
     def is_over(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One row of the public view `v_sweeps`: many requests under one name.
+
+    Args:
+        sweep: Random 128-bit id, hex.
+        planned: Requests that it consists of; done, failed and refused count those that ended so.
+        finished_utc: When nothing was left to run; None before.
+        refused: Those that the model cannot be asked, unreachable budgets above all; they are no failures.
+    """
+
+    sweep: str
+    name: str
+    planned: int
+    done: int
+    failed: int
+    started_utc: str
+    finished_utc: str | None
+    refused: int
+
+
+@dataclass(frozen=True)
+class SweptRequest:
+    """What became of one request of a sweep.
+
+    Args:
+        request: Digest of what was asked, hex.
+        strategy: Canonical text.
+        family, task: The question's, "" where not known.
+        state: One of `SWEPT_STATES`.
+        reason: Why there is no run, in a sentence.
+        lowest: Smallest reachable budget in visual tokens, where the budget was unreachable and it is known.
+        run: Id of the run, where there is one.
+        failure: Id of the failure, where it failed.
+        is_correct: Whether the answer was right; None where that is not known.
+        retention_ratio: What the run kept, mean over the layers; None where there is no run.
+    """
+
+    request: str
+    model: str
+    strategy: str
+    seed: int
+    family: str = ""
+    task: str = ""
+    state: SweptState = "done"
+    reason: str = ""
+    lowest: int | None = None
+    run: str | None = None
+    failure: str | None = None
+    is_correct: bool | None = None
+    retention_ratio: float | None = None

@@ -65,32 +65,8 @@ class Runs:
         Raises:
             NotStorable: it holds something that is not a plain value, or its id is taken by another run.
         """
-        summary, record = summarise(run, owner, is_sample), json_text(run.to_json())
-        packed = {name: pack(array) for name, array in run.arrays().items()}
         with self.database.writing() as connection:
-            self.images.mark_used(connection, run.request.image.digest)
-            stored = connection.scalar(
-                select(schema.run_records.c.record_json).where(schema.run_records.c.run == run.id)
-            )
-            if stored is not None:
-                if stored != record:
-                    raise NotStorable(
-                        f"the id {run.id} is taken by another run; stored runs never change, so make a new id"
-                    )
-                return run.id
-            add_arrays(connection, packed)
-            connection.execute(insert(schema.runs).values(run_row(summary)))
-            connection.execute(insert(schema.run_records).values(run=run.id, record_json=record))
-            for table, rows in (
-                (
-                    schema.run_arrays,
-                    [{"run": run.id, "name": name, "digest": array.digest} for name, array in packed.items()],
-                ),
-                (schema.choices, choice_rows(run)),
-                (schema.router, router_rows(run)),
-            ):
-                if rows:
-                    connection.execute(insert(table), rows)
+            add_run(connection, self.images, run, owner, is_sample=is_sample)
         return run.id
 
     def get(self, run_id: str, owner: str | None = None) -> Run:
@@ -214,6 +190,31 @@ class Runs:
             released = {row.image, *delete_runs(connection, [run_id])}
             self.images.release(connection, released)
         self.images.sweep(released)
+
+
+def add_run(connection: Connection, images: ImageFolder, run: Run, owner: str = "", *, is_sample: bool = False) -> None:
+    """Write a run inside a transaction that is open for writing; see `Runs.add`."""
+    summary, record = summarise(run, owner, is_sample), json_text(run.to_json())
+    packed = {name: pack(array) for name, array in run.arrays().items()}
+    images.mark_used(connection, run.request.image.digest)
+    stored = connection.scalar(select(schema.run_records.c.record_json).where(schema.run_records.c.run == run.id))
+    if stored is not None:
+        if stored != record:
+            raise NotStorable(f"the id {run.id} is taken by another run; stored runs never change, so make a new id")
+        return
+    add_arrays(connection, packed)
+    connection.execute(insert(schema.runs).values(run_row(summary)))
+    connection.execute(insert(schema.run_records).values(run=run.id, record_json=record))
+    for table, rows in (
+        (
+            schema.run_arrays,
+            [{"run": run.id, "name": name, "digest": array.digest} for name, array in packed.items()],
+        ),
+        (schema.choices, choice_rows(run)),
+        (schema.router, router_rows(run)),
+    ):
+        if rows:
+            connection.execute(insert(table), rows)
 
 
 def delete_runs(connection: Connection, run_ids: list[str]) -> set[str]:

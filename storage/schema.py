@@ -6,6 +6,7 @@ runs ─┬─ run_records   everything of a run that is not an array
       └─ router        one row per stream of a route decision
 comparisons ── panes ── runs, failures
 spectra ─── spectrum_arrays ── arrays
+sweeps ──── sweep_runs ── runs, failures
 images                 bytes lie in files beside the store
 jobs
 schema_steps           which migrations were applied
@@ -303,6 +304,37 @@ spectrum_arrays = Table(
     Column("name", Words, primary_key=True, comment="Name of the array, such as full"),
     Column("digest", Words, ForeignKey("arrays.digest"), nullable=False, comment="Which array"),
     Index("ix_spectrum_arrays_digest", "digest"),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="Order of storing"),
+    Column("id", Words, nullable=False, unique=True, comment="Random 128 bits, hex"),
+    Column("owner", Words, nullable=False, comment="Whose sweep it is; empty for local use"),
+    Column("name", Words, nullable=False, comment="As its file names it"),
+    Column("planned", Integer, nullable=False, comment="Requests that it consists of"),
+    Column("started_utc", Words, nullable=False, comment="When it was first started, ISO 8601"),
+    Column("finished_utc", Words, comment="When nothing was left to run; NULL before"),
+    Index("ix_sweeps_name", "owner", "name", unique=True),
+)
+
+sweep_runs = Table(
+    "sweep_runs",
+    metadata,
+    Column("sweep", Words, ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True, comment="Id of the sweep"),
+    Column("request", Words, primary_key=True, comment="SHA-256 of the canonical JSON of what was asked, hex"),
+    Column("model", Words, nullable=False, comment="As a user asks for it"),
+    Column("strategy", Words, nullable=False, comment="Canonical strategy text"),
+    Column("seed", BigInteger, nullable=False, comment="Seed of everything drawn at random"),
+    Column("question_family", Words, nullable=False, comment="Family of the question, or empty"),
+    Column("task", Words, nullable=False, comment="Name of the question's template, or empty"),
+    Column("state", Words, nullable=False, comment="done, failed, unreachable or refused"),
+    Column("reason", Words, nullable=False, comment="Why there is no run, in a sentence"),
+    Column("lowest", Integer, comment="Smallest reachable budget in visual tokens, where the budget was unreachable"),
+    Column("run", Words, ForeignKey("runs.id", ondelete="CASCADE"), comment="Id of the run, where there is one"),
+    Column("failure", Words, ForeignKey("failures.id"), comment="Id of the failure, where it failed"),
+    Index("ix_sweep_runs_run", "run"),
 )
 
 jobs = Table(

@@ -17,6 +17,7 @@ from storage.jobs import Jobs
 from storage.migrations import migrate
 from storage.runs import Runs
 from storage.spectra import Spectra
+from storage.sweeps import Sweeps
 
 DEFAULT_URL = "sqlite:///keepmap.db"
 
@@ -24,8 +25,8 @@ MEMORY_FOLDER = "keepmap-assets-of-memory-"
 """How the folder is called that holds the images of a store in memory, until that is closed."""
 
 
-class Store(Runs, Comparisons, Failures, Jobs, Spectra):
-    """Runs, comparisons, failures, jobs, decompositions and images behind one address; threads may share it.
+class Store(Runs, Comparisons, Failures, Jobs, Spectra, Sweeps):
+    """Runs, comparisons, failures, jobs, decompositions, sweeps and images behind one address; threads may share it.
 
     `open_store` makes it.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, func, inspect, or_, select
 
-from storage.schema import choices, failures, router, runs, spectra
+from storage.schema import choices, failures, router, runs, spectra, sweep_runs, sweeps
 
 # fmt: off
 RUN_COLUMNS = (
@@ -37,6 +37,14 @@ PID_COLUMNS = (
 """The columns of `v_pid` in order."""
 # fmt: on
 
+
+def _in_state(*states: str) -> ColumnElement[int]:
+    """How many of a sweep's requests ended so."""
+    named = [sweep_runs.c.state == state for state in states]
+    count = select(func.count()).where(sweep_runs.c.sweep == sweeps.c.id, or_(*named))
+    return count.correlate(sweeps).scalar_subquery()
+
+
 VIEWS: dict[str, Select[Any]] = {
     "v_runs": select(*[runs.c.id.label("run") if name == "run" else runs.c[name] for name in RUN_COLUMNS]),
     "v_choices": select(
@@ -55,13 +63,25 @@ VIEWS: dict[str, Select[Any]] = {
         failures.c.reason,
         failures.c.created_utc,
     ),
+    "v_sweeps": select(
+        sweeps.c.id.label("sweep"),
+        sweeps.c.name,
+        sweeps.c.planned,
+        _in_state("done").label("done"),
+        _in_state("failed").label("failed"),
+        sweeps.c.started_utc,
+        sweeps.c.finished_utc,
+        _in_state("unreachable", "refused").label("refused"),
+    ),
 }
 """Each view's name and what it selects. A run that is in `runs` is complete, so `v_runs` needs no condition."""
 
 
 def create_views(connection: Connection) -> None:
-    """Write the views anew, as this version defines them."""
+    """Write the views anew, as this version defines them; those wait whose tables come with a later step."""
+    there = set(inspect(connection).get_table_names())
     for name, query in VIEWS.items():
-        text = query.compile(dialect=connection.dialect)
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
-        connection.exec_driver_sql(f"CREATE VIEW {name} AS {text}")
+        if there.issuperset(str(table) for table in query.get_final_froms()):
+            text = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+            connection.exec_driver_sql(f"CREATE VIEW {name} AS {text}")

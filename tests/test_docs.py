@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compression.strategies import CATALOGUE
+from compression.tokens import Signal
 from dashboard import docs
 from dashboard.cli import build_parser
 from dashboard.settings import Settings
@@ -44,6 +45,13 @@ def test_no_passage_of_the_readme_is_empty() -> None:
 def test_every_strategy_has_its_row() -> None:
     rows = docs.passages(README)["strategies"].splitlines()[2:]
     assert [row.split("|")[1].strip(" `") for row in rows] == list(CATALOGUE.names())
+
+
+def test_every_signal_has_its_row_and_says_who_needs_it() -> None:
+    rows = {row.split("|")[1].strip(" `"): row for row in docs.passages(README)["signals"].splitlines()[2:]}
+    assert list(rows) == [signal.value for signal in Signal]
+    for strategy in CATALOGUE:
+        assert all(f"`{strategy.info.name}`" in rows[signal] for signal in strategy.info.needs)
 
 
 def test_every_strategy_is_named_in_the_changelog() -> None:
@@ -141,10 +149,11 @@ def test_only_commands_of_keepmap_are_run(tmp_path: Path) -> None:
 def test_the_commands_and_the_python_examples_of_the_readme_run(tmp_path: Path) -> None:
     for command in docs.commands_shown(README):
         assert docs.run(command, tmp_path).strip(), command
-    for example, lines in zip(fenced(README, "python"), (2, 1), strict=True):
+    for example, lines in zip(fenced(README, "python"), (2, 3, 1), strict=True):
         done = subprocess.run(
             [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}"],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == lines
+        assert set(re.findall(r"^print\(.+\)  # -> (.+)$", example, re.M)) <= set(done.stdout.splitlines())

@@ -24,7 +24,7 @@ class DivPrune(Strategy):
     are computed when needed, so that memory does not grow with the square of the tokens; ties break by token index.
     Source: DivPrune, CVPR 2025.
 
-    Costs (N + K)*N*D multiply-adds: at N = 65,536, K = 6,553, D = 1,024 about 5 * 10^12, minutes on a CPU.
+    Costs (N/2 + K)*N*D multiply-adds: at N = 65,536, K = 6,553, D = 1,024 about 3 * 10^12, minutes on a CPU.
     """
 
     info: ClassVar[StrategyInfo] = StrategyInfo(

@@ -10,19 +10,8 @@ from markupsafe import Markup
 from compression.backends import KnownModel, known_models
 from compression.compressor import Parameter, Stage, Strategy
 from compression.strategies import CATALOGUE
+from compression.tokens import SIGNALS
 from dashboard.markup import EMPTY, join
-
-_SIGNALS = {
-    "features": "visual features",
-    "projected": "projected features",
-    "cls_attention": "[CLS] attention",
-    "keys": "attention keys",
-    "cls_feature": "the [CLS] feature",
-    "cls_query": "the [CLS] query",
-    "values": "attention values",
-    "text": "the question's embeddings",
-    "layer_attention": "attention inside the language model",
-}
 
 
 def build_methods() -> None:
@@ -55,9 +44,7 @@ def method(kind: type[Strategy]) -> Markup:
         if info.stage is Stage.DECODER
         else "before the language model, once"
     )
-    needs = (
-        ", ".join(sorted(_SIGNALS.get(signal.value, signal.value) for signal in info.needs)) or "nothing but the tokens"
-    )
+    needs = ", ".join(sorted(SIGNALS[signal].title for signal in info.needs)) or "nothing but the tokens"
     facts = [("Acts", where), ("Does", _does(info.reduces)), ("Needs", needs), ("Budget", _budget(kind))]
     if info.score:
         facts.append(("Score", info.score))

@@ -27,6 +27,7 @@ _LOOK = "() => { window.keepmap && window.keepmap.look(); }"
 _OPENED = "(id, job) => { window.keepmap && window.keepmap.opened(id, job); }"
 _JOB_ADDRESS = "(id) => { window.keepmap && window.keepmap.started(id); }"
 _DARK = "() => document.body.classList.contains('dark')"
+_HELD_AND_DARK = "(study, strategy, _) => [study, strategy, document.body.classList.contains('dark')]"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # Values come as the browser sent them: the library would refuse a budget slider that still stands above the tokens of
 # the image that was just chosen, with a traceback. `Steer.read` trusts nothing and brings it into range.
@@ -301,9 +302,9 @@ def _wire_information(
         return information.show(context, study, strategy or "", context.owner(request), dark=dark)
 
     asked = [*informed.held, page.stage.dark]
-    tab.select(shown, asked, informed.shown, **QUICK)
+    tab.select(shown, asked, informed.shown, js=_HELD_AND_DARK, **QUICK)
     for menu in informed.held:
-        menu.input(shown, asked, informed.shown, **QUICK)
+        menu.input(shown, asked, informed.shown, js=_HELD_AND_DARK, **QUICK)
     where.apply(themed, informed.held, informed.shown, **QUICK)
     informed.solve.click(information.self_test, None, informed.check, **QUICK)
 

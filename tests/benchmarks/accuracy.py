@@ -19,10 +19,11 @@ import torch
 from analysis.retention import evidence_recall
 from compression.backends import load_model
 from compression.backends.base import VLM
-from compression.backends.embedded.evaluation import held_out_questions, wilson_interval
+from compression.backends.embedded.evaluation import held_out_questions
 from compression.backends.embedded.questions import FAMILIES
 from compression.compressor import Plan
 from compression.errors import InvalidBudget
+from compression.intervals import wilson_interval
 from compression.strategies import CATALOGUE
 
 

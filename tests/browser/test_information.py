@@ -15,7 +15,7 @@ BARS = "#spectrum-chart .bars .point"
 def test_a_visitor_reads_where_the_information_came_from(visitor: Visitor) -> None:
     visitor.open()
     visitor.page.get_by_role("tab", name="Information").click()
-    visitor.page.locator(BARS).first.wait_for()
+    visitor.page.locator(BARS).first.wait_for(state="attached")
     assert visitor.page.locator(BARS).count() >= 4 * 4
     expect(visitor.page).to_have_url(re.compile("tab=information"))
     for heading in ("Spectrum", "Difference to the uncompressed model", "Along the layers", "Along the training"):
@@ -29,7 +29,7 @@ def test_a_visitor_reads_where_the_information_came_from(visitor: Visitor) -> No
 
 def test_the_tab_has_a_link_of_its_own_and_follows_the_theme(visitor: Visitor) -> None:
     visitor.open("/?tab=information")
-    visitor.page.locator(BARS).first.wait_for()
+    visitor.page.locator(BARS).first.wait_for(state="attached")
     ink = "() => getComputedStyle(document.querySelector('#spectrum-chart .ytick text')).fill"
     light = visitor.page.evaluate(ink)
     visitor.page.get_by_role("button", name="Switch between light and dark").click()

@@ -227,7 +227,8 @@ def test_a_question_that_cannot_be_asked_is_one_line(scene, capsys, question, me
         (["train-embedded", "--resume"], "nothing to resume"),
         (["train-embedded", "--steps", "10,20"], "four whole numbers"),
         (["serve", "--port", "0"], "port must lie in 1"),
-        (["sweep"], "invalid choice"),
+        (["sweep"], "required: FILE.toml"),
+        (["export"], "invalid choice"),
     ],
 )
 def test_other_mistakes_are_one_line_and_exit_code_2(capsys, arguments, message):
@@ -292,7 +293,7 @@ def _count(database: Path, sql: str) -> int:
 
 
 def test_every_verb_has_help_with_an_example(capsys):
-    for verb in ("serve", "run", "scenes", "strategies", "models", "train-embedded", "doctor"):
+    for verb in ("serve", "run", "scenes", "sweep", "strategies", "models", "train-embedded", "doctor"):
         with pytest.raises(SystemExit) as exit_:
             build_parser().parse_args([verb, "--help"])
         assert exit_.value.code == 0

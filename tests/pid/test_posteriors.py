@@ -106,3 +106,10 @@ def test_padding_with_zeros_and_a_number_of_options_reads_as_padding_with_nan() 
 def test_rows_of_float32_are_renormalised() -> None:
     rows = np.array([[1 / 3, 2 / 3]], dtype=np.float32)
     assert Posteriors.read(rows, rows, rows).rows.sum(2) == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", ["weights", "confidences"])
+def test_text_where_numbers_belong_is_named(name: str) -> None:
+    rows = np.full((3, 2), 0.5)
+    with pytest.raises(InvalidPosteriors, match=f"{name} does not hold numbers only"):
+        Posteriors.read(rows, rows, rows, **{name: ["much", "some", "little"]})

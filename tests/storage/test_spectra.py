@@ -124,7 +124,11 @@ def test_a_store_of_the_first_version_gets_the_tables_and_keeps_its_runs(url, tm
     with open_store(url) as store:
         store.add(run)
     with closing(Database(url)) as database, database.writing() as connection:
-        for statement in ("DROP VIEW v_pid", "DROP TABLE spectrum_arrays", "DROP TABLE spectra"):
+        for statement in (
+            "DROP VIEW v_pid",
+            "DROP VIEW v_sweeps",
+            *(f"DROP TABLE {name}" for name in ("sweep_runs", "sweeps", "spectrum_arrays", "spectra")),
+        ):
             connection.execute(text(statement))
         connection.execute(text("DELETE FROM schema_steps WHERE position > 1"))
     with open_store(url) as store:

@@ -24,6 +24,7 @@ PUBLISHED = {
         "gate, redundancy_bits, unique_vision_bits, unique_language_bits, synergy_bits, total_bits, lower_bits, "
         "upper_bits, ci_low_json, ci_high_json, gated_fraction_json, incoherence_bits, seed"
     ),
+    "v_sweeps": "sweep, name, planned, done, failed, started_utc, finished_utc",
 }
 PUBLISHED_TOKENS = "run, token, row, col, view, left, top, right, bottom, fate, target, score, attention"
 

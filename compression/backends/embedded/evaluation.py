@@ -29,6 +29,7 @@ from compression.backends.embedded.questions import CELL_TASKS, LETTERS, TASKS, 
 from compression.backends.embedded.reading import Prefix, Reader
 from compression.backends.embedded.scenes import COVERS, VIEW, Scene, make_scene
 from compression.backends.embedded.templates import FAMILY_OF
+from compression.intervals import wilson_interval
 from compression.selection import Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
@@ -147,18 +148,6 @@ class Evaluation:
     def cell_questions(self) -> int:
         """Questions over all tasks on 4 x 4 cells."""
         return sum(figure.questions for figure in self.cells)
-
-
-def wilson_interval(right: int, questions: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a share.
-
-    >>> tuple(round(bound, 3) for bound in wilson_interval(9, 10))
-    (0.596, 0.982)
-    """
-    share, spread = right / questions, z * z / questions
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return centre - half, centre + half
 
 
 def held_out_questions(

@@ -46,6 +46,17 @@ def test_it_keeps_what_the_slow_reference_keeps(seed: int, important: float, ste
     assert VisPruner(important=important, step=step).compress(tokens, budget, Context()).anchor.tolist() == expected
 
 
+@pytest.mark.parametrize("step", [1, 8])
+def test_long_lists_leave_what_the_slow_reference_leaves(step: int) -> None:
+    # Long enough for several searches for neighbours; in clusters, so that all neighbours of some tokens have left.
+    draw = torch.Generator().manual_seed(3)
+    centres = torch.randn(6, 5, generator=draw, dtype=torch.float64)
+    features = centres[torch.arange(300) % 6] + 0.2 * torch.randn(300, 5, generator=draw, dtype=torch.float64)
+    order = torch.randperm(300, generator=draw)
+    left = least_alike(features, order, 20, step)
+    assert left.tolist() == slow_least_alike(features.tolist(), order.tolist(), 20, step)
+
+
 def circle(*angles: float) -> torch.Tensor:
     """Unit vectors at these angles in degrees."""
     return torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in angles])
