@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from sqlite3 import OperationalError, connect
 from typing import ClassVar
@@ -345,7 +346,11 @@ def test_a_sweep_that_is_ended_from_outside_runs_nothing_twice(samples, tmp_path
     file = written(samples, ["identity", "uniform_grid@0.25"], seeds=list(range(8)))
     command = [sys.executable, "-m", "dashboard.cli", "sweep", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell starts what runs in the background deaf to Ctrl+C, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while process.poll() is None and stored(tmp_path / "keepmap.db") < 3:
         os.sched_yield()
     process.send_signal(how)
