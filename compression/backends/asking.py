@@ -230,7 +230,7 @@ def _pass(
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
     inside = Inside(
-        steps=acts_of(given.plan, len(given.grid), family.architecture.layers),
+        steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),

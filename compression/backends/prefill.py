@@ -17,7 +17,7 @@ from compression.backends.base import Architecture, Probe, Prompt, SequenceLayou
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
 from compression.backends.inside import Inside, acts_of, guidance_layers, received
 from compression.compressor import Cancel, Context, Plan, Router, Stage
-from compression.errors import Cancelled, InvalidStrategyText
+from compression.errors import Cancelled
 from compression.grid import TokenGrid
 from compression.layer import Heads
 from compression.selection import Selection
@@ -126,7 +126,7 @@ def prefill(
     compressed = time.perf_counter()
     blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
-    steps = acts_of(plan, len(tokens.grid), layers)
+    steps = acts_of(plan, len(tokens.grid), len(entering), layers)
     looked = time.perf_counter()
     teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
     inside = Inside(
@@ -209,8 +209,6 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:
         return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics={"positions": "original"}), projected
-    if len(steps) > 1:
-        raise InvalidStrategyText(f"a plan has one step before the language model, got {len(steps)}; leave one")
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
     selection = replace(decided, diagnostics={**decided.diagnostics, "positions": "renumbered"})

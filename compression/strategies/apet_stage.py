@@ -68,6 +68,7 @@ class ApETStage(DecoderStrategy):
             positions_parameter("renumbered"),
         ),
         labels=("stage inside the language model only: no reduction after the encoder",),
+        alone=("stage inside the language model only: no reduction after the encoder",),
         deviations=(
             "The stage after the encoder is another strategy; the released mean of 64 is 96 tokens there and 32 here.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",

@@ -114,12 +114,12 @@ class SparseVLM(DecoderStrategy):
             sizes.append(present)
         return sizes
 
-    def schedule(self, total: int, average: int, layers: int) -> tuple[Act, ...]:
+    def schedule(self, total: int, average: int, layers: int, others: Sequence[Act] = ()) -> tuple[Act, ...]:
         """A released list where its mean is the one asked for, else the solved sizes; see `DecoderStrategy`."""
-        solved = super().schedule(total, average, layers)
+        solved = super().schedule(total, average, layers, others)
         for mean in LISTS[self.release]:
             acts = self._acts(total, mean / TOKENS, self.cut_layers(layers), layers)
-            if average - 1 < mean_over_layers(acts, total, layers) <= average:
+            if average - 1 < mean_over_layers([*others, *acts], total, layers) <= average:
                 return acts
         return solved
 

@@ -79,6 +79,7 @@ class VisionDropStages(DecoderStrategy):
             positions_parameter("renumbered"),
         ),
         labels=("stages inside the language model only: no reduction after the encoder",),
+        alone=("stages inside the language model only: no reduction after the encoder",),
         deviations=(
             "The stage after the encoder is another strategy.",
             "Stages leave tokens in the proportion of the released 48, 35, 26 and 19, scaled to meet the mean.",

@@ -44,12 +44,13 @@ def masked(
     features: Tensor,
     acts: dict[int, Selection],
     *,
-    renumbered: bool,
+    renumbered: bool | frozenset[int],
 ) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers.
 
     A position that an act left out is attended by nobody from then on; one that an act rewrote holds the weighted sum.
-    Order in the sequence is a number for each position: an output that moved behind others gets a later one.
+    Order in the sequence is a number for each position: an output that moved behind others gets a later one. Acts
+    that renumber, all or those before the layers named, count anew what is left.
     """
     language = stock.model.language_model
     hidden = language.embed_tokens(ids).clone()
@@ -76,7 +77,7 @@ def masked(
                     if output == rank
                 )
             present = left
-            if renumbered:
+            if index in (acts if renumbered is True else renumbered or ()):
                 ranked = sorted((order[position], position) for position in range(length) if alive[position])
                 for rank, (_, position) in enumerate(ranked):
                     where[position] = rank
