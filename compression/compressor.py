@@ -386,8 +386,8 @@ def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
     """
     if len(infos) == 1:
         return infos[0]
-    words = {word for info in infos for word in info.reduces.split(" and ")}
-    reduces = " and ".join(word for word in ("prunes", "merges") if word in words) or "nothing"
+    words = {word for info in infos for word in info.reduces.split(" and ")} - {"nothing"}
+    reduces = " and ".join(sorted(words, key=["prunes", "merges"].index)) or "nothing"
     return replace(
         infos[-1],
         name="+".join(info.name for info in infos),
@@ -430,7 +430,7 @@ class Plan:
         if not self.steps:
             raise InvalidStrategyText("a plan has at least one step, got none; write a strategy such as identity@1.0")
         for step in self.steps[1:]:
-            if step.stage is Stage.ENCODER:
+            if step.stage is not Stage.DECODER:
                 raise InvalidStrategyText(
                     f"{step.compressor.info.name} acts before the language model and cannot follow another step in "
                     f"{str(self)!r}; a plan begins with at most one such step, and those inside the language model "

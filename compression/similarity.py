@@ -1,10 +1,11 @@
-"""Similarity of tokens and what is chosen by it: cosine, stable top-k, best match, farthest point, DPP, neighbours.
+"""Similarity of tokens and what is chosen by it: cosine, top-k, best match, farthest point, density peaks, DPP.
 
 Everything is computed in float32 at least and answers ties by the lower index, so that a run can be repeated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -172,6 +173,45 @@ def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
         similar = torch.cat([torch.linalg.vecdot(part, unit[index.clamp_min(0)]) for part, index in parts])
         columns.append(torch.where(place >= 0, similar, -torch.inf))
     return torch.stack(columns, dim=1)
+
+
+def density_peaks(features: Tensor, clusters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cluster by density peaks: centres are dense and far from anything denser.
+
+    d_ij = |x_i - x_j| / sqrt(C); density rho_i = exp(-mean of the squared distances to the `clusters` nearest, itself
+    included); delta_i = the distance to the nearest denser token, or the largest distance where there is none; the
+    centres have the largest rho * delta, and every token goes to the nearest centre. Of equally dense tokens the first
+    counts as denser. Only `ROWS_AT_ONCE` rows of distances exist at a time.
+
+    Args:
+        features: Float [tokens, dim].
+        clusters: How many, 1..tokens.
+
+    Returns:
+        The centres, best first, int64 [clusters]; and the cluster of each token, int64 [tokens].
+    """
+    wide = features.detach().float()
+    index = torch.arange(len(wide), device=wide.device)
+    blocks = torch.split(index, ROWS_AT_ONCE)
+
+    def distance(rows: Tensor, columns: Tensor) -> Tensor:
+        apart = torch.cdist(wide[rows], columns, compute_mode="donot_use_mm_for_euclid_dist")
+        return apart / math.sqrt(wide.shape[1])
+
+    density, farthest = torch.empty(len(wide), device=wide.device), wide.new_zeros(())
+    for block in blocks:
+        apart = distance(block, wide)
+        density[block] = (-(apart.topk(clusters, dim=1, largest=False).values ** 2).mean(dim=1)).exp()
+        farthest = torch.maximum(farthest, apart.max())
+    delta = torch.empty_like(density)
+    for block in blocks:
+        own = density[block, None]
+        denser = (density[None] > own) | ((density[None] == own) & (index[None] < block[:, None]))
+        delta[block] = torch.where(denser, distance(block, wide), farthest).amin(dim=1)
+    centres = stable_topk(density * delta, clusters)
+    owner = torch.cat([distance(block, wide[centres]).argmin(dim=1) for block in blocks])
+    owner[centres] = torch.arange(clusters, device=wide.device)
+    return as_numpy(centres), as_numpy(owner)
 
 
 def nearest_neighbours(features: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ from compression import similarity
 from compression.similarity import (
     best_match,
     cosine,
+    density_peaks,
     farthest_first,
     farthest_point,
     greedy_determinant,
@@ -128,3 +129,11 @@ def test_the_greedy_determinant_stops_at_the_rank() -> None:
 
 def test_tokens_of_length_zero_add_nothing_to_a_determinant() -> None:
     assert greedy_determinant(torch.zeros(3, 2), torch.ones(3), 2).tolist() == []
+
+
+def test_density_peaks_are_found_a_part_of_the_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = normal(40, 6)
+    features[25:] = features[:15]  # equal tokens are ranked by their place
+    whole = density_peaks(features, 5)
+    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 7)
+    assert [part.tolist() for part in density_peaks(features, 5)] == [part.tolist() for part in whole]
