@@ -387,7 +387,7 @@ def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
     if len(infos) == 1:
         return infos[0]
     words = {word for info in infos for word in info.reduces.split(" and ")} - {"nothing"}
-    reduces = " and ".join(sorted(words, key=["prunes", "merges"].index)) or "nothing"
+    reduces = " and ".join(sorted(words, reverse=True)) or "nothing"
     return replace(
         infos[-1],
         name="+".join(info.name for info in infos),

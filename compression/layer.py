@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+def attention_rows(
+    query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None, bias: Tensor | None = None
+) -> Tensor:
     """Softmax rows of causal attention for chosen queries, recomputed in float32.
 
     Args:
@@ -21,6 +23,7 @@ def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float
         positions: int64 [rows] into the queries.
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
+        bias: Float32 [keys], added to all logits of each key, or None.
 
     Returns:
         float32 [heads, rows, keys].
@@ -29,6 +32,8 @@ def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float
     # Query heads that share a key head are stacked as rows: repeating the keys would copy them all.
     stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
     scores = (stacked @ key[0].transpose(-1, -2)).view(1, heads, -1, keys).float() * scaling
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         wanted = mask[:, :, positions if mask.shape[2] > 1 else slice(None), :keys]
         scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()
@@ -47,12 +52,14 @@ class Heads:
         key: Float [kv heads, length, head dim].
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, length], or None for plain causal attention.
+        bias: Float32 [length], added to all logits of each key, or None; see `compression.calibration`.
     """
 
     query: Tensor
     key: Tensor
     scaling: float
     mask: Tensor | None = None
+    bias: Tensor | None = None
 
     def rows(self, positions: Tensor, *, causal: bool = True) -> Tensor:
         """Attention of chosen queries, float32 [heads, rows, length], each row summing to one.
@@ -62,7 +69,8 @@ class Heads:
             causal: Whether a query sees what precedes it only, as in the model; else it sees the whole sequence.
         """
         mask = self.mask if causal else torch.zeros(1, 1, 1, self.key.shape[1], device=self.key.device)
-        return attention_rows(self.query[None], self.key[None], positions.to(self.key.device), self.scaling, mask)
+        at = positions.to(self.key.device)
+        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, self.bias)
 
 
 @dataclass(frozen=True)

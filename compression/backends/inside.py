@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import SequenceLayout
 from compression.backends.hooks import Cut, Entering
 from compression.backends.sequence import rearranged
+from compression.calibration import attention_of, logit_bias, sizes_after
 from compression.compressor import Budget, Context, Plan, Stage, Step
 from compression.decoder import Act, DecoderStrategy
 from compression.errors import AttentionUnavailable, InvalidBudget, InvalidStrategyText
@@ -139,6 +141,11 @@ def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
     return {layer for layer in wanted if layer is not None}
 
 
+def entering_sizes(entering: Selection) -> NDArray[np.float64]:
+    """What each token that enters the language model counts as in its attention, float64 [outputs]."""
+    return sizes_after(entering, np.ones(entering.tokens), entering.diagnostics.get("attention", "plain"))
+
+
 def received(heads: Heads, layout: SequenceLayout) -> Tensor:
     """Attention of the question's words to each visual token, summed over heads and words, float32 [tokens] on the CPU.
 
@@ -167,8 +174,10 @@ class Inside:
     seconds: float = 0.0
     tokens_per_layer: list[int] = field(default_factory=list)
     sequence_per_layer: list[int] = field(default_factory=list)
+    biases: list[Tensor | None] = field(default_factory=list)  # by layer: what is added to the logits of each key
     shifts: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
     _selection: Selection = field(init=False)  # over the outputs that entered
+    _sizes: NDArray[np.float64] = field(init=False)  # what each visual token counts as
     _heads: dict[int, Heads] = field(init=False, default_factory=dict)
     _entered: tuple[Tensor, Any] = field(init=False)
     _length: int = field(init=False)  # of the sequence that entered
@@ -176,6 +185,7 @@ class Inside:
 
     def __post_init__(self) -> None:
         self._selection = Selection.prune(len(self.entering), self.layout.outputs)
+        self._sizes = entering_sizes(self.entering)[self.layout.outputs]
 
     def over_all(self) -> Selection:
         """What is left so far, over the original grid."""
@@ -185,9 +195,12 @@ class Inside:
         conventions = [decision.diagnostics["positions"] for _, decision in sorted(self.acts.items())]
         if len(self.entering) < self.entering.tokens:
             conventions.insert(0, self.entering.diagnostics["positions"])
+        decisions = [self.entering, *self.acts.values()]
+        attended = {decision.diagnostics.get("attention", "plain") for decision in decisions}
         told = {
             "acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())],
             "positions": "+".join(dict.fromkeys(conventions)),
+            "attention": "proportional" if "proportional" in attended else "plain",
         }
         made = self.entering.then(self._selection)
         return replace(made, diagnostics={**made.diagnostics, **told})
@@ -209,10 +222,14 @@ class Inside:
             cut, moved = self._act(layer, coming, moved)
             self._heads.pop(layer - 1, None)
             self.seconds += time.perf_counter() - began
+        self.biases.append(self._bias(coming.hidden.device))
         self.tokens_per_layer.append(len(self.layout.visual))
         self.sequence_per_layer.append(self.layout.length)
         self.shifts.append(moved)
         return cut
+
+    def _bias(self, device: torch.device) -> Tensor | None:
+        return logit_bias(self.layout.length, self.layout.visual, self._sizes, device)
 
     def _act(self, layer: int, coming: Entering, moved: int) -> tuple[Cut, int]:
         """One act: the sequence from this layer on, and by how many places what follows the picture has moved up."""
@@ -221,6 +238,7 @@ class Inside:
         here, device = self.layout, coming.hidden.device
         found, self.layout = rearranged(here, decision)
         self._selection = self._selection.then(decision)
+        self._sizes = sizes_after(decision, self._sizes, decision.diagnostics["attention"])
         if not self._selection.is_pruning:
             self.layout = replace(self.layout, lineage=self._selection)
         source = torch.from_numpy(found).to(device)
@@ -247,6 +265,7 @@ class Inside:
         rows = None
         if Signal.LAYER_ATTENTION in strategy.info.needs:
             rows = heads.rows(torch.from_numpy(np.concatenate([[here.answer], here.question])))[:, :, visual]
+        bias = self._bias(coming.hidden.device)
         entered, entered_visual = self._entered
         cos, sin = coming.rotary
         state = LayerState(
@@ -254,7 +273,7 @@ class Inside:
             visual=here.visual,
             question=here.question,
             previous=heads,
-            upcoming=lambda: self.family.heads_of(layer, coming),
+            upcoming=lambda: replace(self.family.heads_of(layer, coming), bias=bias),
             norm=self.family.final_norm,
             entered=entered,
             entered_visual=entered_visual,
@@ -269,4 +288,5 @@ class Inside:
             min(present, act.keep),
             replace(self.context, layer=layer, attention=rows, state=state, teacher=teacher),
         )
-        return replace(decision, diagnostics={**decision.diagnostics, "positions": strategy.convention})
+        told = {"positions": strategy.convention, "attention": attention_of(strategy)}
+        return replace(decision, diagnostics={**decision.diagnostics, **told})

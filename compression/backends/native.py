@@ -279,7 +279,10 @@ class NativeBackend(ABC):
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        with moved_up(self.decoder_layers, self.rotary, last.shifts):
+        with (
+            moved_up(self.decoder_layers, self.rotary, last.shifts),
+            attention.calibrated(lambda layer: last.biases[layer]),
+        ):
             if prompt.choices:
                 logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
                 names = prompt.choices

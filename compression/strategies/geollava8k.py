@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compression.budget import split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
@@ -46,6 +47,7 @@ class GeoLLaVA8K(Strategy):
     tau: float = 0.9
     max_iters: int = 12
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="geollava8k",
@@ -74,6 +76,7 @@ class GeoLLaVA8K(Strategy):
                 "Whether each view keeps an equal share of the budget, as published, or all clusters compete.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         labels=("reconstruction: training-free affinity in place of the released checkpoint's head",),
         deviations=(

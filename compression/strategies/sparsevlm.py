@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import (
     Act,
@@ -60,6 +61,7 @@ class SparseVLM(DecoderStrategy):
     release: Literal["v1.5", "plus"] = "v1.5"
     stages: str | None = None
     positions: Positions | None = None
+    attention: Attention = "plain"
 
     published: ClassVar[tuple[int, ...]] = (3, 7, 16)  # of 32 layers: pruning follows layers 2, 6 and 15
     info: ClassVar[StrategyInfo] = StrategyInfo(
@@ -82,6 +84,7 @@ class SparseVLM(DecoderStrategy):
                 "The layers before which tokens are dropped, joined by '/'; left out, they are 3/7/16 of 32, scaled."
             ),
             positions_parameter(None),
+            attention_parameter(),
         ),
         deviations=(
             "The paper's adaptive ratio by rank is not used: the released tables come from fixed lists.",
