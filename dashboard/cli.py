@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="STRATEGY",
-        help="name[:param=value,...][@budget]; repeat it",
+        help="name[:param=value,...][@budget], steps of a plan joined by +; repeat it",
     )
     run.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="an answer to choose among; repeat it"

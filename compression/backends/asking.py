@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
@@ -230,7 +231,7 @@ def _pass(
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
     inside = Inside(
-        steps=acts_of(given.plan, len(given.grid), family.architecture.layers),
+        steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
@@ -243,6 +244,7 @@ def _pass(
         _replaced(family.word_embeddings, words, intervention.words),
         _heard(family.decoder_layers if layers else [], places) as heard,
         cut_between(family.decoder_layers, inside.before),
+        attention.calibrated(lambda layer: inside.biases[layer]),
     ):
         output = family.forward(
             packed.ids,

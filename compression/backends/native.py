@@ -41,10 +41,10 @@ from compression.backends.base import (
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
-from compression.backends.inside import acts_of, asked
+from compression.backends.inside import check_reachable
 from compression.backends.prefill import prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
-from compression.compressor import Cancel, Plan, Router, Stage
+from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import TokenGrid
 from compression.layer import Heads
@@ -279,7 +279,10 @@ class NativeBackend(ABC):
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        with moved_up(self.decoder_layers, self.rotary, last.shifts):
+        with (
+            moved_up(self.decoder_layers, self.rotary, last.shifts),
+            attention.calibrated(lambda layer: last.biases[layer]),
+        ):
             if prompt.choices:
                 logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
                 names = prompt.choices
@@ -345,16 +348,14 @@ class NativeBackend(ABC):
 
     def check(self, plan: Plan, total: int) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
-        missing = plan.needs - self.provides
-        if missing:
-            raise MissingSignal(
-                f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; "
-                "choose another strategy"
-            )
-        acts_of(plan, total, self.architecture.layers)
         for one in plan.steps:
-            if one.stage is Stage.ENCODER and not one.compressor.info.adaptive:
-                asked(one, total)
+            missing = one.compressor.info.needs - self.provides
+            if missing:
+                raise MissingSignal(
+                    f"{one.compressor.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not "
+                    "provide; choose another strategy"
+                )
+        check_reachable(plan, total, self.architecture.layers)
 
 
 def _weights_digest(source: str | Path, model: Any) -> str:
