@@ -49,8 +49,9 @@ def test_a_key_of_size_four_is_attended_as_four_equal_keys(causal: bool) -> None
     one = Heads(query, key, 0.5, bias=torch.tensor([0.0, np.log(4), 0.0], dtype=torch.float32))
     four = [0, 1, 1, 1, 1, 2]
     many = Heads(query[:, four], key[:, four], 0.5)
-    rows = one.rows(torch.tensor([2]), causal=causal)
-    spread = many.rows(torch.tensor([5]), causal=causal)
+    # The last query sees all of them, the first one only where it may look behind itself.
+    rows = one.rows(torch.tensor([2])) if causal else one.rows(torch.tensor([0]), sees=torch.arange(3))
+    spread = many.rows(torch.tensor([5])) if causal else many.rows(torch.tensor([0]), sees=torch.arange(6))
     torch.testing.assert_close(rows[:, 0, 1], spread[:, 0, 1:5].sum(-1))
     torch.testing.assert_close(rows[:, 0, [0, 2]], spread[:, 0, [0, 5]])
 
