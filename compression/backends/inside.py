@@ -277,6 +277,7 @@ class Inside:
         state = LayerState(
             hidden=coming.hidden[0],
             visual=here.visual,
+            separators=here.separators,
             question=here.question,
             previous=heads,
             upcoming=lambda: replace(self.family.heads_of(layer, coming), bias=bias),

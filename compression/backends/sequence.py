@@ -70,6 +70,7 @@ def lay_out(
     coded = tokenizer(text, return_offsets_mapping=True)
     ids: list[int] = []
     visual: list[int] = []
+    separators: list[int] = []
     words: dict[str, list[int]] = {name: [] for name in spans}
     view = 0
     for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
@@ -81,6 +82,7 @@ def lay_out(
             continue
         if view < len(blocks):
             visual += (len(ids) + np.flatnonzero(blocks[view] != SEPARATOR)).tolist()
+            separators += (len(ids) + np.flatnonzero(blocks[view] == SEPARATOR)).tolist()
             ids += [image_id] * len(blocks[view])
         view += 1
     if view != len(blocks):
@@ -94,6 +96,7 @@ def lay_out(
         question=np.array(words["question"], dtype=np.int64),
         answer=len(ids) - 1,
         options=np.array(words["options"], dtype=np.int64),
+        separators=np.array(separators, dtype=np.int64),
     )
     return ids, layout
 
@@ -138,5 +141,6 @@ def rearranged(layout: SequenceLayout, decision: Selection) -> tuple[NDArray[np.
         question=follow(layout.question),
         answer=moved[layout.answer],
         options=follow(layout.options),
+        separators=follow(layout.separators),
     )
     return source, shorter

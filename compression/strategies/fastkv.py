@@ -60,12 +60,13 @@ class FastKV(DecoderStrategy):
         ),
         deviations=(
             "Only visual tokens are selected; the released code selects among all positions of a text.",
-            "The window ends at the last visual token where the words behind it are fewer.",
+            "The window begins behind the picture where the words there are fewer.",
             "The per-layer cache compression is left out: this is token-selective propagation alone.",
             "The cut layer scales with the depth of the language model; at 32 layers it is the released one.",
             "The budget is the mean over all layers; the released rate counts positions behind the cut.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def __post_init__(self) -> None:

@@ -97,6 +97,7 @@ class SparseVLM(DecoderStrategy):
             "plus: a rotary weight counts as a hundredth of that at distance nought at least, before dividing by it.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     @property
@@ -180,8 +181,8 @@ class SparseVLM(DecoderStrategy):
 
 def rating_words(state: LayerState) -> Tensor:
     """Positions in the present sequence of the words that rate, int64 [raters], at least one where there is a word."""
-    start = int(state.entered_visual.max()) + 1
-    words = state.entered[start:].float()
+    # No word leaves, so that those behind the picture are the end of what entered too.
+    words = state.entered[len(state.entered) - len(state.behind) :].float()
     visual = state.entered[torch.from_numpy(state.entered_visual).to(words.device)].float()
     relevance = (visual @ words.T).softmax(dim=1).mean(dim=0)
     above = relevance > relevance.mean()
