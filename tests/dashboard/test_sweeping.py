@@ -20,12 +20,13 @@ import pytest
 from analysis.annotations import read_annotations, write_annotations
 from compression.backends import load_model
 from compression.backends.base import VLM
+from compression.backends.embedded.questions import FAMILIES
 from compression.compressor import Context, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidQuestion, ModelUnavailable
 from compression.selection import Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
-from dashboard.batch import write_scenes
+from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.cli import main
 from dashboard.errors import InvalidSweep
 from dashboard.settings import Settings
@@ -423,3 +424,11 @@ def test_the_last_run_is_always_told():
 )
 def test_a_time_is_said_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_balanced_scenes_ask_as_many_questions_of_each_family_and_little_of_each_scene(tmp_path: Path):
+    assert write_balanced_scenes(tmp_path, 5, 40, 256, 6) == 15
+    lines = read_annotations(tmp_path / "questions.jsonl")
+    assert Counter(line.family for line in lines) == dict.fromkeys(FAMILIES, 5)
+    assert max(Counter((line.image, line.family) for line in lines).values()) == 2
+    assert {line.image for line in lines} == {file.name for file in tmp_path.glob("*.tif")}
