@@ -13,7 +13,13 @@ from torch import Tensor
 
 
 def attention_rows(
-    query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None, bias: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    positions: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    sees: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax rows of causal attention for chosen queries, recomputed in float32.
 
@@ -23,6 +29,7 @@ def attention_rows(
         positions: int64 [rows] into the queries.
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
+        sees: int64 [columns], keys that every query sees under plain causal attention, also those behind it.
         bias: Float32 [keys], added to all logits of each key, or None.
 
     Returns:
@@ -31,7 +38,8 @@ def attention_rows(
     heads, length, keys = query.shape[1], query.shape[2], key.shape[2]
     # Query heads that share a key head are stacked as rows: repeating the keys would copy them all.
     stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
-    scores = (stacked @ key[0].transpose(-1, -2)).view(1, heads, -1, keys).float() * scaling
+    # In float32 before the product: in half precision it overflows where the keys have a large bias.
+    scores = (stacked.float() @ key[0].float().transpose(-1, -2)).view(1, heads, -1, keys) * scaling
     if bias is not None:
         scores = scores + bias
     if mask is not None:
@@ -39,7 +47,10 @@ def attention_rows(
         scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()
     elif length > 1:
         last = positions + keys - length
-        scores = scores.masked_fill(torch.arange(keys, device=key.device)[None] > last[:, None], float("-inf"))
+        hidden = torch.arange(keys, device=key.device)[None] > last[:, None]
+        if sees is not None:
+            hidden[:, sees.to(key.device)] = False
+        scores = scores.masked_fill(hidden, float("-inf"))
     return scores.softmax(-1)[0]
 
 
@@ -61,16 +72,16 @@ class Heads:
     mask: Tensor | None = None
     bias: Tensor | None = None
 
-    def rows(self, positions: Tensor, *, causal: bool = True) -> Tensor:
+    def rows(self, positions: Tensor, *, sees: Tensor | None = None) -> Tensor:
         """Attention of chosen queries, float32 [heads, rows, length], each row summing to one.
 
         Args:
             positions: int64 [rows] into the sequence.
-            causal: Whether a query sees what precedes it only, as in the model; else it sees the whole sequence.
+            sees: int64 [columns], positions that every query sees beside those that precede it; None as in the model.
         """
-        mask = self.mask if causal else torch.zeros(1, 1, 1, self.key.shape[1], device=self.key.device)
+        mask = self.mask if sees is None else None
         at = positions.to(self.key.device)
-        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, self.bias)
+        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, sees, self.bias)
 
 
 @dataclass(frozen=True)
