@@ -41,7 +41,7 @@ from compression.backends.base import (
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
-from compression.backends.inside import check_reachable
+from compression.backends.planning import check_reachable
 from compression.backends.prefill import prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
 from compression.compressor import Cancel, Plan, Router
