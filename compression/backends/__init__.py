@@ -85,6 +85,34 @@ _KNOWN = (
         "model hub",
         "a network on first use, about 16 GB of memory",
     ),
+    KnownModel(
+        "HuggingFaceM4/Idefics3-8B-Llama3",
+        "idefics3",
+        "Idefics3 8B",
+        "model hub",
+        "a network on first use, about 17 GB of memory",
+    ),
+    KnownModel(
+        "HuggingFaceTB/SmolVLM-256M-Instruct",
+        "smolvlm",
+        "SmolVLM 256M",
+        "model hub",
+        "a network on first use, about 1 GB of memory",
+    ),
+    KnownModel(
+        "HuggingFaceTB/SmolVLM-500M-Instruct",
+        "smolvlm",
+        "SmolVLM 500M",
+        "model hub",
+        "a network on first use, about 1 GB of memory",
+    ),
+    KnownModel(
+        "HuggingFaceTB/SmolVLM-Instruct",
+        "smolvlm",
+        "SmolVLM 2.2B",
+        "model hub",
+        "a network on first use, about 5 GB of memory",
+    ),
 )
 
 
@@ -104,6 +132,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from transformers import AutoConfig
 
     from compression.backends.embedded.backend import EmbeddedBackend
+    from compression.backends.idefics3 import Idefics3Backend, SmolVLMBackend
     from compression.backends.internvl import InternVLBackend
     from compression.backends.llava import LlavaBackend
     from compression.backends.llava_next import LlavaNextBackend
@@ -119,7 +148,14 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
             f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a "
             "network, or use the embedded model"
         ) from error
-    backends = (LlavaBackend, LlavaNextBackend, LlavaOnevisionBackend, InternVLBackend)
+    backends = (
+        LlavaBackend,
+        LlavaNextBackend,
+        LlavaOnevisionBackend,
+        InternVLBackend,
+        Idefics3Backend,
+        SmolVLMBackend,
+    )
     families = {backend.family: backend for backend in backends}
     if kind not in families:
         raise UnknownModel(

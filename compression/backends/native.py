@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
@@ -92,12 +93,16 @@ class NativeBackend(ABC):
             )
             self.processor: Any = self.processor_class.from_pretrained(str(source))
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            # Before the tokenizer's, which may be that of the language model alone.
+            template = ProcessorMixin.get_processor_dict(str(source))[0].get("chat_template")
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelUnavailable(
                 f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
                 "a hub id on a machine with a network, or use the embedded model"
             ) from error
+        if template is not None:
+            self.tokenizer.chat_template = template
         # Typed in part only by the library.
         self.model: Any = model
         self.model.to(self.device).eval().requires_grad_(False)
@@ -169,6 +174,8 @@ class NativeBackend(ABC):
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
             text = str(text).replace(self.image_word, PLACEHOLDER)
+            if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+                text = text.removeprefix(self.tokenizer.bos_token)  # the tokenizer puts one in front itself
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
         at = str(text).rfind(asked)
