@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compression.backends.embedded.cells import cell_name
 from compression.backends.tiled import TiledBackend
-from compression.grid import TokenGrid, View
+from compression.grid import THUMBNAIL, TokenGrid, View
 
 
 class ShuffledBackend(TiledBackend):
@@ -73,7 +73,7 @@ class ShuffledBackend(TiledBackend):
                 box = (left, top, (col + seen) * width / cols, (row + seen) * height / rows)
                 name = cell_name(row, col) if cols <= 8 else f"{row + 1},{col + 1}"
                 made.append(View(self.edge, self.edge, box, name))
-        return (*made, View(self.edge, self.edge, whole, "thumbnail"))
+        return (*made, View(self.edge, self.edge, whole, THUMBNAIL))
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The tokens of all tiles and of the whole view."""
