@@ -1,6 +1,7 @@
 """Idefics3 and SmolVLM checkpoints: a SigLIP tower, a pixel shuffle and a Llama-like language model.
 
-The library has two classes that are the same but for their names. What this backend changes of `ShuffledBackend`:
+The library has two classes that are the same but for their names; SmolVLM2's checkpoints are of the second, those of
+the first SmolVLM are of Idefics3's. What this backend changes of `ShuffledBackend`:
 
 * the image is brought to a fixed longest edge, keeping its shape, then stretched to whole tiles; the view of the whole
   is made of what was stretched. A checkpoint whose processor does not split (`do_image_splitting`) has one square view;
@@ -155,7 +156,7 @@ class Idefics3Backend(ShuffledBackend):
 
 
 class SmolVLMBackend(Idefics3Backend):
-    """A SmolVLM or SmolVLM2 checkpoint, asked about one image."""
+    """A SmolVLM2 checkpoint, asked about one image."""
 
     family = "smolvlm"
     model_class: ClassVar[Any] = SmolVLMForConditionalGeneration

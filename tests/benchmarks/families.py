@@ -3,8 +3,8 @@
     python -m tests.benchmarks.families [--size small|7b] [--device cpu|cuda] [--rounds 3] [--threads 1] [--only NAMES]
 
 A LLaVA-1.5 with random weights: 576 visual tokens of 24 x 24 patches and a prompt of sixty words. `small` has 8 layers
-of width 1,024 and runs on an idle CPU in less than three minutes; `7b` has the sizes of LLaVA-1.5 7B and is made on the device
-itself, in bfloat16 there. Two tables:
+of width 1,024 and runs on an idle CPU in less than three minutes; `7b` has the sizes of LLaVA-1.5 7B and is made on the
+device itself, in bfloat16 there. Two tables:
 
 - the prefill at a share of the tokens (`uniform_grid`, which costs nothing), as a ratio to all of them in the same
   round, beside the ratio of `analysis.cost.prefill_flops`;

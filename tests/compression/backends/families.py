@@ -278,6 +278,19 @@ FAMILIES = (
         variant="whole",
     ),
     Family(
+        "idefics3",
+        Idefics3ForConditionalGeneration,
+        idefics3_config,
+        # The longest edge is that of one tile: nothing to split.
+        lambda: Idefics3ImageProcessorPil(size={"longest_edge": 66}, max_image_size={"longest_edge": 66}),
+        ((61, 83),),
+        has_cls=False,
+        splits=True,
+        tokenizer=split_tokenizer,
+        merge=2,
+        variant="single",
+    ),
+    Family(
         "smolvlm",
         SmolVLMForConditionalGeneration,
         smolvlm_config,
