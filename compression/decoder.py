@@ -26,10 +26,13 @@ class Act:
     Args:
         layer: The layer before which it acts; layers 0..layer-1 process what was there before.
         keep: Visual tokens, merged ones included, that the layer and those behind it process.
+        returns: Whether all tokens that entered the language model are there again, `keep` being their number: those
+            that were left out are as they entered the layer from which on they were.
     """
 
     layer: int
     keep: int
+    returns: bool = False
 
 
 def mean_over_layers(acts: Sequence[Act], total: int, layers: int) -> float:
@@ -42,14 +45,17 @@ def mean_over_layers(acts: Sequence[Act], total: int, layers: int) -> float:
 
 
 def tokens_per_layer(acts: Sequence[Act], total: int, layers: int) -> tuple[int, ...]:
-    """Visual tokens that each layer processes; an act leaves no more than it finds.
+    """Visual tokens that each layer processes; an act leaves no more than it finds, unless tokens return.
 
     >>> tokens_per_layer([Act(3, 2), Act(1, 5)], 8, 4)
     (8, 5, 5, 2)
+    >>> tokens_per_layer([Act(0, 3), Act(1, 8, returns=True), Act(3, 2)], 8, 4)
+    (3, 8, 8, 2)
     """
     counts = [total] * layers
     for act in sorted(acts, key=lambda act: act.layer):
-        counts[act.layer :] = [min(act.keep, counts[act.layer])] * (layers - act.layer)
+        left = act.keep if act.returns else min(act.keep, counts[act.layer])
+        counts[act.layer :] = [left] * (layers - act.layer)
     return tuple(counts)
 
 

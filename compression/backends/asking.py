@@ -22,7 +22,8 @@ from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
-from compression.backends.inside import Inside, acts_of
+from compression.backends.inside import Inside
+from compression.backends.planning import acts_of
 from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
 from compression.compressor import Cancel, Context, Plan, Stage
 from compression.errors import InvalidQuestion

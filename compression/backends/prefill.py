@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of, entering_sizes, guidance_layers, received
+from compression.backends.inside import Inside, entering_sizes, received
+from compression.backends.planning import acts_of, guidance_layers
 from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled
@@ -77,7 +78,7 @@ class Pass:
         selection: What was left after its last layer.
         features: Float [outputs, dim] of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
-        shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
+        shifts: For each layer, what decoding steps subtract from the library's position; see `moved_up`.
         biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
     """
 
@@ -143,6 +144,7 @@ def prefill(
         layout=layout,
         entering=entering,
         family=family,
+        signals=signals_of(tokens, entering),
         seconds=time.perf_counter() - looked,
     )
 
@@ -174,11 +176,22 @@ def prefill(
         acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
-        shifts=tuple(inside.shifts),
+        shifts=inside.shifts_in_decoding(),
         biases=tuple(inside.biases),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
     )
+
+
+def signals_of(tokens: VisualTokens, entering: Selection) -> dict[Signal, Tensor]:
+    """Signals of the encoder that a strategy may still ask for before layer 0, by output that entered.
+
+    There is none where an output has no place of its own on the image.
+    """
+    if Signal.CLS_ATTENTION not in tokens.signals or (entering.anchor < 0).any():
+        return {}
+    looked = tokens.signals[Signal.CLS_ATTENTION]
+    return {Signal.CLS_ATTENTION: looked[:, torch.from_numpy(entering.anchor).to(looked.device)]}
 
 
 def look_ahead(

@@ -8,7 +8,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from analysis.recorder import Recorder
-from compression.backends.inside import acts_of
+from compression.backends.planning import acts_of
 from compression.calibration import attention_of
 from compression.compressor import Compressor
 from compression.selection import Selection

@@ -8,7 +8,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from analysis.recorder import Recorder
-from compression.backends.inside import acts_of, lowest_of
+from compression.backends.planning import acts_of, lowest_of
 from compression.decoder import DecoderStrategy, tokens_per_layer
 from compression.errors import InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from compression.selection import Fate
