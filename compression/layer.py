@@ -99,7 +99,7 @@ class LayerState:
         entered: Float [length at layer 0, dim], the states that entered layer 0, all visual tokens included.
         entered_visual: int64, positions of the visual tokens then.
         rotary: Cosine and sine of the present positions, each float [length, head dim].
-        separators: int64, positions of the tokens without area that belong to the picture, such as the end of a row.
+        separators: int64, positions of the tokens without area that belong to the picture; see `SequenceLayout`.
     """
 
     hidden: Tensor

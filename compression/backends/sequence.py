@@ -63,8 +63,9 @@ def lay_out(
     """
     text = prompt.text.replace(PLACEHOLDER, picture, 1)
     spans = {"question": question_span(prompt), "options": prompt.options or (0, 0)}
+    opens = prompt.text.find(PLACEHOLDER)
     for name, (start, end) in spans.items():
-        if 0 <= prompt.text.find(PLACEHOLDER) < start:
+        if 0 <= opens < start:
             longer = len(picture) - len(PLACEHOLDER)
             spans[name] = (start + longer, end + longer)
     coded = tokenizer(text, return_offsets_mapping=True)
@@ -78,6 +79,8 @@ def lay_out(
             for name, (start, end) in spans.items():
                 if left < end and right > start:
                     words[name].append(len(ids))
+            if left < opens + len(picture) and right > opens:
+                separators.append(len(ids))
             ids.append(token)
             continue
         if view < len(blocks):

@@ -156,10 +156,10 @@ def by_strategy(vlm: RandomLlava, tokens: VisualTokens, names: Sequence[str], ro
     """Print what each strategy takes of the prefill that it shortens."""
     plans = [CATALOGUE.plan("identity")]
     plans += [CATALOGUE.plan(f"{name}@{SHARE}") for name in names if name != "identity"]
-    missing = [plan.info.name for plan in plans if plan.needs - vlm.provides]
+    missing = [plan.info.name for plan in plans if plan.info.missing(vlm.provides)]
     if missing:
         print(f"\nleft out, for want of a signal: {', '.join(missing)}")
-    can, passes = in_turn(vlm, tokens, [plan for plan in plans if not plan.needs - vlm.provides], rounds)
+    can, passes = in_turn(vlm, tokens, [plan for plan in plans if not plan.info.missing(vlm.provides)], rounds)
     print(
         "\n| strategy | acts | tokens, mean | compress, ms | prefill, ms | share of both, % | both / no compression | "
         "prefill by FLOPs |\n|---|---|---|---|---|---|---|---|"

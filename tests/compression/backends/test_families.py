@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from analysis.pipeline import Inquiry, execute, open_image
 from analysis.recorder import Recorder
 from compression.backends import known_models, load_model
 from compression.backends.base import Prompt
@@ -292,7 +293,7 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
     refused = 0
     for name in CATALOGUE.names():
         plan = CATALOGUE.plan(f"{name}@{'1.0' if name == 'identity' else 0.7}")
-        if plan.needs - case.vlm.provides:
+        if plan.info.missing(case.vlm.provides):
             refused += 1
             with pytest.raises(MissingSignal):
                 case.vlm.generate(case.tokens, prompt("a", "b"), plan)
@@ -305,6 +306,15 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         assert np.isfinite(ours.log_probabilities).all(), name
     assert hooks_on(case.vlm) == before
     assert bool(refused) == (case.vlm.provides != PROVIDES)
+
+
+@each_family
+def test_what_stood_in_for_cls_is_a_label_of_the_run(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(case.image).save(path)
+    inquiry = Inquiry(path, open_image(path), QUESTION, ("a", "b"))
+    run = execute(inquiry, CATALOGUE.plan("fastervlm@0.5+fastv@0.4"), case.vlm, repeats=1)
+    assert ("attention received in place of [CLS] attention" in run.labels) == (not case.family.has_cls)
 
 
 class Asked:
@@ -346,8 +356,8 @@ def test_what_follows_a_row_is_no_word_behind_the_picture(case: Case) -> None:
     plan = Plan((Step(Watching(layer=2), Budget(count=len(case.tokens) - 2)),))
     case.vlm.generate(case.tokens, prompt(*WORDS), plan)
     [(behind, raters, length)] = Watching.heard
-    ids = case.ids(len(case.packed()))[0].tolist()
-    after = ids[len(ids) - ids[::-1].index(4) :]  # newlines have the picture's own id
+    last = prompt(*WORDS).text.index("<image>") + len("<image>")
+    after = case.vlm.tokenizer(prompt(*WORDS).text[last:], add_special_tokens=False)["input_ids"]
     assert behind == list(range(length - len(after), length))
     assert raters
     assert set(raters) <= set(behind)
@@ -357,8 +367,9 @@ def test_what_follows_a_row_is_no_word_behind_the_picture(case: Case) -> None:
 def test_separators_keep_their_place_among_the_tokens_that_are_left(case: Case) -> None:
     blocks = case.vlm.blocks(Selection.prune(len(case.tokens), np.arange(len(case.tokens))), case.tokens.grid)
     ids, layout = case.vlm.lay_out(prompt(*WORDS), blocks, case.tokens.grid)
-    own = sorted([*layout.visual.tolist(), *layout.separators.tolist()])
-    assert own == [at for at, one in enumerate(ids[0].tolist()) if one == 4]
+    own = {*layout.visual.tolist(), *layout.separators.tolist()}
+    assert own >= {at for at, one in enumerate(ids[0].tolist()) if one == 4}  # newlines have the picture's own id
+    assert own == set(range(min(own), max(own) + 1))
     source, shorter = rearranged(layout, Selection.prune(len(layout.visual), [0, len(layout.visual) // 2]))
     assert source[shorter.separators].tolist() == layout.separators.tolist()
 
