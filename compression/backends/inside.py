@@ -204,8 +204,9 @@ class Inside:
         if guide is not None:
             context = replace(context, teacher=self.teachers[guide][torch.from_numpy(self._selection.anchor)])
         present = len(here.visual)
+        places = self.entering.anchor[self._selection.anchor]
         decision = strategy.compress(
-            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present), signals),
+            VisualTokens(coming.hidden[0, visual], self.grid, places, signals),
             min(present, act.keep),
             context,
         )
