@@ -137,7 +137,9 @@ class Idefics3Backend(ShuffledBackend):
     # ------------------------------------------------------------------ question
     def picture_text(self, grid: TokenGrid) -> str:
         """The library's words for the tiles and the whole, with one placeholder for each view."""
-        rows, cols = self.canvas(grid.image_size) if len(grid.views) > 1 else (0, 0)
+        # From the tiles themselves: the image may have been read at another size than its own.
+        tiles = grid.views[:-1]
+        rows, cols = len({tile.box[1] for tile in tiles}), len({tile.box[0] for tile in tiles})
         text: str = get_image_prompt_string(
             rows,
             cols,

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.pipeline import RECORD_ALL, request_for
 from compression.errors import StrategyError
+from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
 from dashboard.messages import explain
@@ -19,6 +20,7 @@ from dashboard.pages.choice import (
     budget_text,
     first_choices,
     offered,
+    read_row,
     read_strategies,
     read_strategy,
     rescaled,
@@ -51,7 +53,16 @@ def test_a_budget_is_written_as_a_ratio_where_that_is_the_same_count(count: int,
 
 
 @pytest.mark.parametrize(
-    "text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@101", "visionzip@64"]
+    "text",
+    [
+        "identity@1.0",
+        "dualcomp:tau0=0.6@0.25",
+        "dualcomp",
+        "fastv:layer=2@101",
+        "visionzip@64",
+        "visiondrop:merge=mean@0.5+visiondrop_stages:mask=none@101",
+        "dualcomp+fastkv@101",
+    ],
 )
 def test_a_row_reads_and_writes_strategy_text(text: str) -> None:
     choice = read_strategy(text, 256)
@@ -65,6 +76,17 @@ def test_two_to_four_lines_are_strategies_and_anything_else_is_refused() -> None
         read_strategies("identity@1.0", 256)
     with pytest.raises(StrategyError):
         read_strategies("identity@1.0\nnothing@0.25", 256)
+
+
+def test_a_row_of_a_plan_moves_the_budget_of_its_last_step(ours: Context) -> None:
+    choice = read_strategy("visionzip:merge=mean@0.5+fastkv:window=4@101", 256)
+    assert (choice.name, choice.count, choice.before) == ("fastkv", 101, "visionzip:merge=mean@0.5")
+    assert read_row("fastkv", 101, False, choice.written) == choice
+    assert replace(choice, count=99).text(256) == "visionzip:merge=mean@0.5+fastkv:window=4@99"
+    assert choice.lowest(256, ours.models) == 65  # (3 * 128 + 3) / 6 layers
+    assert "after visionzip:merge=mean@0.5" in rail_view.hint(ours, choice, 256, 0)
+    steer = Steer(Picked(sample=0), "", "", (choice, choice), 256)
+    assert renamed(steer, 0).choices[0] == Choice("fastkv", 101)
 
 
 def test_the_menu_offers_what_the_model_provides_signals_for() -> None:
@@ -89,6 +111,23 @@ def test_a_budget_that_cannot_be_reached_is_said_at_once_with_the_one_that_can(o
     assert "at least 44 of 256 for this strategy" in text
     assert 'data-tokens="44"' in text
     assert not rail_view.hint(ours, Choice("fastv", 44), 256, 1)
+
+
+def test_what_a_strategy_that_looks_itself_can_reach_depends_on_the_image(ours: Context) -> None:
+    assert Choice("tome", 26).lowest(256, ours.models, (256, 256)) == 64
+    assert Choice("downsample", 26).lowest(256, ours.models, (256, 256)) == 256
+    assert Choice("tome", 26).lowest(256, ours.models) == 1, "not known before there is an image"
+    text = rail_view.hint(ours, Choice("tome", 26), 256, 1, Picked(sample=0))
+    assert "at least 64 of 256 for this strategy" in text
+    assert not rail_view.hint(ours, Choice("tome", 64), 256, 1, Picked(sample=0))
+    gone = Picked(digest="0" * 64, name="gone.png")
+    assert not rail_view.hint(ours, Choice("tome", 26), 256, 1, gone), "that the image is gone is said above"
+
+
+def test_a_model_that_cannot_merge_in_its_encoder_is_not_offered_it() -> None:
+    offers = [name for _, name in offered(QuickModel.provides - {Signal.ENCODER_BLOCKS})]
+    assert "tome" not in offers
+    assert "downsample" in offers
 
 
 def test_another_image_keeps_the_share_and_not_the_count() -> None:
