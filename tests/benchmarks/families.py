@@ -8,9 +8,9 @@ device itself, in bfloat16 there. Two tables:
 
 - the prefill at a share of the tokens (`uniform_grid`, which costs nothing), as a ratio to all of them in the same
   round, beside the ratio of `analysis.cost.prefill_flops`;
-- every strategy that the model's signals allow, at a quarter of the tokens or the lowest that it can reach: its
-  seconds, the prefill's, and its share of both. What a strategy inside the language model does between the layers
-  counts as its own, and so does a first pass that it asks for.
+- every strategy that works on encoded tokens and whose signals the model has, at a quarter of the tokens or the lowest
+  that it can reach: its seconds, the prefill's, and its share of both. What a strategy inside the language model does
+  between the layers counts as its own, and so does a first pass that it asks for.
 
 Wall time, because a GPU has no other. Rounds go through all plans in turn, each from another place, so that what else
 runs on the machine slows all of them; medians and the range are printed.
@@ -43,6 +43,7 @@ from compression.backends.llava import LlavaBackend
 from compression.backends.prefill import Pass, prefill
 from compression.compressor import Plan, Stage
 from compression.errors import InvalidBudget
+from compression.sight import LOOKS
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 from tests.compression.backends.conftest import WORDS, tiny_tokenizer
@@ -155,11 +156,13 @@ def by_retention(vlm: RandomLlava, tokens: VisualTokens, rounds: int) -> None:
 
 def by_strategy(vlm: RandomLlava, tokens: VisualTokens, names: Sequence[str], rounds: int) -> None:
     """Print what each strategy takes of the prefill that it shortens."""
-    missing = [name for name in names if CATALOGUE.plan(f"{name}@1.0").needs - vlm.provides]
-    if missing:
-        print(f"\nleft out, for want of a signal: {', '.join(missing)}")
+    looking = [name for name in names if CATALOGUE.build(name).info.stage in LOOKS]
+    missing = [name for name in names if name not in looking and CATALOGUE.build(name).info.needs - vlm.provides]
+    for left_out, why in ((looking, "encode the image anew"), (missing, "the model lacks a signal")):
+        if left_out:
+            print(f"\nleft out, {why}: {', '.join(left_out)}")
     plans = [CATALOGUE.plan("identity")]
-    plans += [reachable(vlm, name, len(tokens)) for name in names if name not in ("identity", *missing)]
+    plans += [reachable(vlm, name, len(tokens)) for name in names if name not in ("identity", *looking, *missing)]
     passes = in_turn(vlm, tokens, plans, rounds)
     print(
         "\n| strategy | acts | tokens, mean | compress, ms | prefill, ms | share of both, % | both / no compression | "
