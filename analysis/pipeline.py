@@ -19,7 +19,7 @@ from analysis.retention import evidence_recall
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run, new_id, utc_now
 from compression.backends.base import VLM, Generation, Progress, Prompt, Seconds
 from compression.compressor import Cancel, Plan
-from compression.errors import Cancelled, CompressionError, InvalidBudget, MissingSignal
+from compression.errors import Cancelled, CompressionError, InvalidBudget, InvalidStrategyText, MissingSignal
 from compression.grid import Box
 from compression.tokens import VisualTokens
 
@@ -236,7 +236,7 @@ def compare(
             )
         except Cancelled as error:
             yield Outcome(str(plan), None, "cancelled", str(error))
-        except (InvalidBudget, MissingSignal) as error:
+        except (InvalidBudget, InvalidStrategyText, MissingSignal) as error:
             yield Outcome(str(plan), None, "refused", str(error), lowest=getattr(error, "lowest", None))
         except (CompressionError, AnalysisError) as error:
             yield Outcome(str(plan), None, "answer", str(error))

@@ -17,7 +17,7 @@ from analysis.run import ImageRef
 from compression.backends import load_model
 from compression.backends.base import VLM
 from compression.compressor import Plan
-from compression.errors import CompressionError, InvalidBudget, InvalidParameter, MissingSignal
+from compression.errors import CompressionError, InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.errors import InvalidSweep
 from dashboard.settings import Settings
@@ -133,7 +133,7 @@ def _refusal(vlm: VLM, plan: Plan, total: int) -> dict[str, Any]:
         vlm.check(plan, total)
     except InvalidBudget as error:
         return {"state": "unreachable", "reason": str(error), "lowest": error.lowest}
-    except (InvalidParameter, MissingSignal) as error:
+    except (InvalidParameter, InvalidStrategyText, MissingSignal) as error:
         return {"state": "refused", "reason": str(error)}
     return {}
 
