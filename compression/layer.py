@@ -18,8 +18,9 @@ def attention_rows(
     positions: Tensor,
     scaling: float,
     mask: Tensor | None,
-    sees: Tensor | None = None,
+    *,
     bias: Tensor | None = None,
+    sees: Tensor | None = None,
 ) -> Tensor:
     """Softmax rows of causal attention for chosen queries, recomputed in float32.
 
@@ -29,8 +30,8 @@ def attention_rows(
         positions: int64 [rows] into the queries.
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
-        sees: int64 [columns], keys that every query sees under plain causal attention, also those behind it.
         bias: Float32 [keys], added to all logits of each key, or None.
+        sees: int64 [columns], keys that every query sees under plain causal attention, also those behind it.
 
     Returns:
         float32 [heads, rows, keys].
@@ -81,7 +82,7 @@ class Heads:
         """
         mask = self.mask if sees is None else None
         at = positions.to(self.key.device)
-        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, sees, self.bias)
+        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, bias=self.bias, sees=sees)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
@@ -41,6 +42,7 @@ from compression.backends.base import (
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
+from compression.backends.hub import Checkpoint
 from compression.backends.planning import check_reachable
 from compression.backends.prefill import prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
@@ -48,7 +50,9 @@ from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import TokenGrid
 from compression.layer import Heads
+from compression.merging import Merging
 from compression.selection import Selection
+from compression.sight import Prospect, looking
 from compression.tokens import Signal, VisualTokens
 
 INSIDE = frozenset({Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION})
@@ -59,7 +63,7 @@ class NativeBackend(ABC):
     """A checkpoint of a class of the transformers library, from a directory or a hub id.
 
     Args:
-        source: Directory of the checkpoint, or a hub id where a network is there.
+        source: Directory of the checkpoint, or a hub id or `id@revision` where a network is there.
         name: How the user calls it.
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
@@ -77,27 +81,33 @@ class NativeBackend(ABC):
     router: Router | None = None
 
     def __init__(
-        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
+        self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
+        checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.of(source)
+        folder = checkpoint.folder()
         try:
             model: Any = self.model_class.from_pretrained(
-                str(source),
+                folder,
                 dtype=wanted,
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation={"text_config": attention.NAME, "vision_config": "sdpa"},
             )
-            self.processor: Any = self.processor_class.from_pretrained(str(source))
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self.processor: Any = self.processor_class.from_pretrained(folder)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Before the tokenizer's, which may be that of the language model alone.
+            template = ProcessorMixin.get_processor_dict(folder)[0].get("chat_template")
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelUnavailable(
                 f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
                 "a hub id on a machine with a network, or use the embedded model"
             ) from error
+        if template is not None:
+            self.tokenizer.chat_template = template
         # Typed in part only by the library.
         self.model: Any = model
         self.model.to(self.device).eval().requires_grad_(False)
@@ -106,7 +116,7 @@ class NativeBackend(ABC):
         self.card = ModelCard(
             name=str(name or source),
             family=self.family,
-            revision=_weights_digest(source, self.model),
+            revision=_weights_digest(checkpoint),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             labels=self.labels,
             domain=self.domain,
@@ -148,6 +158,42 @@ class NativeBackend(ABC):
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """See `VLM.encode`."""
 
+    def count_reduced(self, size: tuple[int, int]) -> int:
+        """How many visual tokens `encode_reduced` makes of an image of (height, width)."""
+        return self.count_tokens(size)
+
+    def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """See `VLM.encode_reduced`."""
+        return self.encode(image, (image.shape[0], image.shape[1]))
+
+    @property
+    def merging_blocks(self) -> int:
+        """Blocks of the vision tower between which tokens can be merged; 0 where they cannot be."""
+        return 0
+
+    def view_lengths(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """Visual tokens of each view of an image of (height, width), as far as views are merged one by one."""
+        return (self.count_tokens(image_size),)
+
+    def prospect(self, image_size: tuple[int, int]) -> Prospect:
+        """See `VLM.prospect`."""
+        return Prospect(
+            image_size,
+            self.view_lengths(image_size),
+            self.wanted_size(image_size),
+            self.count_reduced,
+            self.merging_blocks,
+        )
+
+    def encode_merged(
+        self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
+    ) -> tuple[VisualTokens, Selection]:
+        """Refuse: most towers cannot; see `VLM.encode_merged`."""
+        raise MissingSignal(
+            f"{self.card.name} does not provide {Signal.ENCODER_BLOCKS.value}: its tokens cannot be merged inside the "
+            "encoder; choose another strategy"
+        )
+
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
         """Encoder features [tokens, encoder dim] as the language model reads them, [tokens, dim]."""
@@ -169,6 +215,8 @@ class NativeBackend(ABC):
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
             text = str(text).replace(self.image_word, PLACEHOLDER)
+            if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+                text = text.removeprefix(self.tokenizer.bos_token)  # the tokenizer puts one in front itself
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
         at = str(text).rfind(asked)
@@ -346,7 +394,7 @@ class NativeBackend(ABC):
         logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
         return logarithm
 
-    def check(self, plan: Plan, total: int) -> None:
+    def check(self, plan: Plan, total: int, image_size: tuple[int, int] | None = None) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
         for one in plan.steps:
             missing = one.compressor.info.needs - self.provides
@@ -355,16 +403,18 @@ class NativeBackend(ABC):
                     f"{one.compressor.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not "
                     "provide; choose another strategy"
                 )
+        looks = looking(plan)
+        if looks and image_size:
+            looks.check(self.prospect(image_size), plan.steps[0].budget.tokens(total))
         check_reachable(plan, total, self.architecture.layers)
 
 
-def _weights_digest(source: str | Path, model: Any) -> str:
-    """SHA-256 over the safetensors files in name order; for a hub id, over the commit that was resolved and the id."""
-    folder = Path(source)
+def _weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the safetensors files in name order; for a hub id, over the id and the commit."""
     digest = hashlib.sha256()
-    if folder.is_dir():
-        for file in sorted(folder.glob("*.safetensors")):
+    if checkpoint.commit is None:
+        for file in sorted(Path(checkpoint.source).glob("*.safetensors")):
             digest.update(file.read_bytes())
     else:
-        digest.update(f"{source}@{getattr(model.config, '_commit_hash', None)}".encode())
+        digest.update(str(checkpoint).encode())
     return digest.hexdigest()

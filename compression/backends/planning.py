@@ -109,7 +109,7 @@ def lowest_of(plan: Plan, total: int, layers: int) -> int:
         return 1
     entering, others = total, []
     if earlier:
-        known = earlier[0].budget.tokens(total) if earlier[0].stage is Stage.ENCODER else None
+        known = earlier[0].budget.tokens(total) if earlier[0].stage is not Stage.DECODER else None
         entering = total if known is None else known
         others = [one.act for one in acts_of(Plan(tuple(earlier)), total, entering, layers).values()]
     return decoder_strategy(last).lowest(entering, layers, others)

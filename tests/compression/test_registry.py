@@ -49,6 +49,8 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "apet_stage",
         "covipal",
         "lvlm_csp",
+        "tome",
+        "downsample",
         "uniform_grid",
         "average_pool",
         "random_subset",

@@ -191,6 +191,24 @@ def test_each_image_is_encoded_once_for_all_strategies_and_every_run_is_stored(s
         assert store.failures() == []
 
 
+def test_strategies_that_encode_the_image_themselves_are_swept_without_the_shared_encoding(samples, embedded):
+    counted = Counted(embedded)
+    with open_store("sqlite:///keepmap.db") as store:
+        sweep = swept(store, asked(samples, ["tome@0.25", "downsample@0.25", "tome@8"]), counted)
+        assert counted.calls == {"generate": 12}
+        assert (sweep.done, sweep.failed, sweep.refused) == (12, 0, 6)
+        requests = store.swept_requests(sweep.sweep)
+        assert {(one.strategy, one.state, one.lowest) for one in requests if one.state != "done"} == {
+            ("tome@8", "unreachable", 16)
+        }
+        runs = [store.get(one.run) for one in requests if one.run]
+        assert {(run.strategy_name, run.tokens_total, run.tokens_encoded, run.tokens_kept) for run in runs} == {
+            ("tome", 256, 256, 64),
+            ("downsample", 256, 64, 64),
+        }
+        assert {one.retention_ratio for one in requests if one.run} == {0.25}
+
+
 def test_a_sweep_answers_as_a_single_run_does(samples, embedded):
     from analysis.pipeline import execute
 
