@@ -23,8 +23,20 @@ from compression.tokens import Signal, VisualTokens
 class Stage(StrEnum):
     """Where a strategy acts."""
 
+    ENCODING = "encoding"  # on the image: what the vision encoder reads, or what happens inside it
+    ZOOM = "zoom"  # on the image, in turns: an overview, then parts of it at full resolution
     ENCODER = "encoder"  # once, between the vision encoder and the language model
     DECODER = "decoder"  # inside the language model, before a layer
+
+    @property
+    def words(self) -> str:
+        """Where that is, for people."""
+        return {
+            Stage.ENCODING: "on the image",
+            Stage.ZOOM: "on the image, in turns",
+            Stage.ENCODER: "before the language model",
+            Stage.DECODER: "in the language model",
+        }[self]
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class StrategyInfo:
     paper: str
     stage: Stage
     needs: frozenset[Signal]
-    reduces: Literal["nothing", "prunes", "merges", "prunes and merges"]
+    reduces: Literal["nothing", "prunes", "merges", "prunes and merges", "encodes fewer"]
     acts_on: Literal["encoder", "projected"] = "projected"
     adaptive: bool = False
     identity_at_full: bool = True

@@ -11,6 +11,7 @@ from compression.backends.base import VLM
 from compression.compressor import Step
 from compression.decoder import DecoderStrategy
 from compression.errors import CompressionError
+from compression.sight import LookingStrategy, Size
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,14 @@ class Models:
             self._totals[key] = self.get(name).count_tokens(image_size)
         return self._totals[key]
 
-    def lowest(self, step: Step, total: int, name: str = "") -> int:
-        """The smallest budget in visual tokens that a step can reach on an image of `total` tokens."""
+    def lowest(self, step: Step, total: int, name: str = "", *, image_size: Size | None = None) -> int:
+        """The smallest budget in visual tokens that a step can reach on an image of `total` tokens.
+
+        Args:
+            image_size: (height, width); without it, nothing is known of a strategy that looks at the image itself.
+        """
+        if isinstance(step.compressor, LookingStrategy) and image_size:
+            return step.compressor.lowest(self.get(name).prospect(image_size))
         if not isinstance(step.compressor, DecoderStrategy):
             return 1
         return step.compressor.lowest(total, self.get(name).architecture.layers)

@@ -40,7 +40,7 @@ def comparison_json(
 ) -> dict[str, Any]:
     """Everything that the page needs at once; `opened` and `facts` hold the run of each pane that is done."""
     is_running = any(pane.state in ("waiting", "running") for pane in comparison.panes)
-    total = next((len(run) for run in opened if run is not None), None)
+    total = next((run.total for run in opened if run is not None), None)
     return {
         "comparison": comparison.id,
         "state": "running" if is_running else "done",
@@ -56,7 +56,7 @@ def comparison_json(
                 "run": pane.run,
                 "has_map": has_map(pane),
                 "caption": caption(
-                    pane.strategy, None if run is None else run.outputs, total if run is None else len(run)
+                    pane.strategy, None if run is None else run.outputs, total if run is None else run.total
                 ),
                 "markup": str(state_markup(pane, position, job)),
                 "facts": known,

@@ -116,6 +116,7 @@ def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
         labels_json=json_text(list(run.labels)),
         keepmap_version=run.environment.get("keepmap", ""),
         code_commit=run.environment.get("commit", ""),
+        tokens_encoded=run.tokens_encoded,
         comparison=run.comparison,
         owner=owner,
         is_sample=is_sample,

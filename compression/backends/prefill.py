@@ -21,6 +21,7 @@ from compression.errors import Cancelled, InvalidStrategyText
 from compression.grid import TokenGrid
 from compression.layer import Heads
 from compression.selection import Selection
+from compression.sight import looking
 from compression.tokens import Signal, VisualTokens
 
 
@@ -205,6 +206,8 @@ def context_of(family: Family, prompt: Prompt, seed: int) -> Context:
 
 def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: Context) -> tuple[Selection, Tensor]:
     """All steps before the language model: the selection, and the projected features [outputs, dim] of its outputs."""
+    if looks := looking(plan):
+        looks.compress(tokens, None, context)  # it says that it needs the image
     projected = tokens.signals[Signal.PROJECTED]
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:

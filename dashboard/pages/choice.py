@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from compression.compressor import Budget, Plan, StrategyInfo, split_strategy
 from compression.errors import CompressionError
+from compression.sight import LOOKS, Size
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from dashboard.errors import InvalidInquiry
@@ -58,12 +59,17 @@ class Choice:
         """
         return CATALOGUE.plan(self.text(total))
 
-    def lowest(self, total: int, models: Models) -> int:
+    @property
+    def looks(self) -> bool:
+        """Whether the strategy encodes the image itself, so that what it can reach depends on the image's size."""
+        return self.info.stage in LOOKS
+
+    def lowest(self, total: int, models: Models, image_size: Size | None = None) -> int:
         """The smallest budget that can be reached; 1 where that cannot be known before the model is loaded."""
         if self.keeps_all or not models.is_ready():
             return 1
         try:
-            return models.lowest(self.plan(total).steps[0], total)
+            return models.lowest(self.plan(total).steps[0], total, image_size=image_size)
         except CompressionError:
             return 1
 

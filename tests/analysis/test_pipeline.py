@@ -18,6 +18,7 @@ from compression.backends.embedded.questions import ask
 from compression.backends.embedded.scenes import make_scene
 from compression.errors import Cancelled, InvalidQuestion
 from compression.selection import Fate
+from compression.sight import looking
 from compression.strategies import CATALOGUE
 
 
@@ -43,9 +44,13 @@ def inquiry(tmp_path: Path) -> Inquiry:
     "strategy", ["identity", "dualcomp", *(f"{name}@0.6" for name in CATALOGUE.names() if name != "identity")]
 )
 def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
-    run = execute(inquiry, CATALOGUE.plan(strategy), embedded, repeats=1)
+    plan = CATALOGUE.plan(strategy)
+    run = execute(inquiry, plan, embedded, repeats=1)
     total = sum(run.selection.counts().values())
-    assert total == run.tokens_total == len(run.grid) == 256
+    assert total == run.tokens_encoded == len(run.grid)
+    assert run.tokens_total == 256
+    assert run.grid == embedded.encode(np.zeros((256, 256, 3), np.uint8), (256, 256)).grid or looking(plan)
+    assert run.retention_ratio == pytest.approx(np.mean(run.tokens_per_layer) / 256)
     assert run.tokens_kept == len(run.selection) <= 256
     assert len(run.tokens_per_layer) == embedded.architecture.layers
     if run.tokens_requested is not None:
@@ -54,7 +59,7 @@ def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     assert 0 < run.answer.choice_mass <= 1
     assert run.answer.text in inquiry.choices
     assert run.answer.is_correct == (run.answer.text == inquiry.expected)
-    assert run.recording.answer.shape == (embedded.architecture.layers, 256)
+    assert run.recording.answer.shape == (embedded.architecture.layers, len(run.grid))
     sums = np.nansum(run.recording.answer.astype(np.float64), axis=1)
     # What falls on outputs without a patch, such as a kept [CLS], is in the mass and on no patch.
     assert (sums <= run.recording.answer_mass + 2e-3).all()

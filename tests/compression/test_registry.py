@@ -40,6 +40,8 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "visiondrop_stages",
         "apet_stage",
         "covipal",
+        "tome",
+        "downsample",
         "uniform_grid",
         "average_pool",
         "random_subset",

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import event, select, text
 
 from analysis.run import Recording
-from storage import ArrayNotFound, NotStorable, RunNotFound, RunSummary, StoreCorrupt, schema
+from compression.grid import TokenGrid
+from compression.sight import Turn
+from storage import ArrayNotFound, NotStorable, RunNotFound, RunSummary, StoreCorrupt, schema, tokens_table
 from storage.views import RUN_COLUMNS
 from tests.factories import make_image_ref, make_run
 
@@ -250,3 +252,17 @@ def test_a_changed_record_is_noticed(file_store, record):
         connection.commit()
     with pytest.raises(StoreCorrupt, match=f"the stored run {run.id} cannot be read"):
         file_store.get(run.id)
+
+
+def test_a_run_with_an_encoding_of_its_own_is_counted_of_the_whole_image(store):
+    made = make_run(tokens=(8, 8), strategy="downsample@64")
+    turn = Turn(1, (0.0, 0.0, 128.0, 128.0), "a1", 0.75, 64, "red", "blue", False, "the answer changed")
+    grid = TokenGrid.single(8, 8, (128, 128)).placed((0.0, 0.0, 256.0, 256.0), (256, 256))
+    run = replace(made, grid=grid, tokens_original=256, turns=(turn,))
+    store.add(run)
+    summary = store.summary(run.id)
+    assert (summary.tokens_total, summary.tokens_encoded, summary.tokens_kept) == (256, 64, 64)
+    assert summary.retention_ratio == 0.25
+    assert summary.strategy_stage == "encoding"
+    assert store.get(run.id) == run
+    assert len(tokens_table(store, run.id)) == 64

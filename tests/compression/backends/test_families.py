@@ -16,8 +16,9 @@ from analysis.recorder import Recorder
 from compression.backends import known_models, load_model
 from compression.backends.base import Prompt
 from compression.backends.llava import PROVIDES
-from compression.errors import MissingSignal, ModelUnavailable, UnknownModel
+from compression.errors import MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
 from compression.selection import Selection
+from compression.sight import looking
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
 from dashboard.cli import main
@@ -281,6 +282,10 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         if plan.needs - case.vlm.provides:
             refused += 1
             with pytest.raises(MissingSignal):
+                case.vlm.generate(case.tokens, prompt("a", "b"), plan)
+            continue
+        if looking(plan):
+            with pytest.raises(NeedsSight, match=rf"{name} reads the image itself"):
                 case.vlm.generate(case.tokens, prompt("a", "b"), plan)
             continue
         ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())
