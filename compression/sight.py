@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from compression.compressor import Budget, Context, Plan, Stage, Step, Strategy, StrategyInfo
 from compression.errors import InvalidBudget, InvalidStrategyText, NeedsSight
 from compression.grid import Box
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.tokens import VisualTokens
+from compression.zooming.lens import Lens
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -34,6 +37,7 @@ class Prospect:
         largest: (height, width), in the image's shape, above which the model sees nothing more.
         count: Visual tokens of a copy of the image that was brought to a (height, width).
         blocks: Blocks of the vision tower between which tokens can be merged; 0 where they cannot be.
+        beside: Longest side in pixels of an overview that can stand beside parts of the image; None for any.
     """
 
     image_size: Size
@@ -41,6 +45,7 @@ class Prospect:
     largest: Size
     count: Callable[[Size], int]
     blocks: int = 0
+    beside: int | None = None
 
     @property
     def total(self) -> int:
@@ -76,6 +81,14 @@ class Sight(Protocol):
 
         Raises:
             MissingSignal: the model's tower cannot do it.
+        """
+
+    @property
+    def lens(self) -> Lens:
+        """For a zoom: parts of the image beside each other, and questions about them.
+
+        Raises:
+            MissingSignal: the model cannot be shown several pictures.
         """
 
 
@@ -213,6 +226,11 @@ class Decided:
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """The decision."""
         return self.selection
+
+
+def as_it_is(count: int) -> Plan:
+    """The plan that leaves `count` visual tokens as they are."""
+    return Plan((Step(Decided(Selection.prune(count, np.arange(count))), Budget()),))
 
 
 def looking(plan: Plan) -> LookingStrategy | None:
