@@ -126,11 +126,13 @@ class Looked:
         tokens: Visual tokens over a grid of their own, whose boxes are in original pixels.
         selection: Over that grid: what enters the language model.
         turns: What happened on the way.
+        crops: Parts of the image that a zoom shows at full resolution, in original pixels.
     """
 
     tokens: VisualTokens
     selection: Selection
     turns: tuple[Turn, ...] = ()
+    crops: tuple[Box, ...] = ()
 
     def rest(self, plan: Plan, total: int) -> Plan:
         """What is left of a plan for the model: the decision as it was made, then the later steps.

@@ -111,6 +111,16 @@ class Seconds:
         """Summarise samples in seconds; at least one."""
         return cls(float(np.median(samples)), float(min(samples)), float(max(samples)), len(samples))
 
+    @classmethod
+    def total(cls, parts: Sequence[Seconds]) -> Seconds:
+        """The time of several things done one after the other; at least one."""
+        return cls(
+            sum(one.median for one in parts),
+            sum(one.low for one in parts),
+            sum(one.high for one in parts),
+            min(one.repeats for one in parts),
+        )
+
 
 @dataclass(frozen=True)
 class Generation:

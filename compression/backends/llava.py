@@ -53,7 +53,7 @@ class LlavaBackend(NativeBackend):
 
     family = "llava"
     provides = PROVIDES | {Signal.CROPS}
-    coordinates = Coordinates.UNIT  # as its training data write them
+    coordinates: Coordinates | None = Coordinates.UNIT  # as its training data write them
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     # By name: where torchvision exists, the automatic choice would resize with other rounding.
     processor_class: ClassVar[Any] = CLIPImageProcessorPil

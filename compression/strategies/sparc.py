@@ -109,7 +109,8 @@ class SPARC(ZoomStrategy):
         elif not crops:
             notices.append("The budget has no room for a crop beside the overview.")
         in_order = sorted(crops, key=lambda frame: (frame[1], frame[0]))
-        return looked(joined([*overview, *(crops[frame] for frame in in_order)]), turns + more, notices)
+        shown = joined([*overview, *(crops[frame] for frame in in_order)])
+        return looked(shown, [*turns, *more], notices, in_order)
 
     def _tiles(self, prospect: Prospect) -> int:
         """Overviews along each side."""
@@ -123,7 +124,7 @@ class SPARC(ZoomStrategy):
     ) -> tuple[dict[Box, VisualTokens], list[Turn]]:
         """The crops by frame, those of the most confident findings, and a turn for each finding."""
         crops: dict[Box, VisualTokens] = {}
-        turns = []
+        turns: list[Turn] = []
         for finding in findings[:MOST_CROPS]:
             made: list[VisualTokens] = []
             reason = "is shown already"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from compression.compressor import Parameter
+from compression.grid import Box
 from compression.selection import Selection
 from compression.sight import Looked, LookingStrategy, Prospect, Size, Turn
 from compression.tokens import VisualTokens
@@ -84,7 +85,9 @@ def names(pictures: Sequence[VisualTokens]) -> str:
     return " ".join(view.name for one in pictures for view in one.grid.views)
 
 
-def looked(tokens: VisualTokens, turns: Sequence[Turn], notices: Sequence[str]) -> Looked:
+def looked(tokens: VisualTokens, turns: Sequence[Turn], notices: Sequence[str], crops: Sequence[Box]) -> Looked:
     """What the model is shown in the end: all of the tokens."""
-    notes = {"notes": list(dict.fromkeys(notices))}
-    return Looked(tokens, Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=notes), tuple(turns))
+    everything = Selection.prune(
+        len(tokens), np.arange(len(tokens)), diagnostics={"notes": list(dict.fromkeys(notices))}
+    )
+    return Looked(tokens, everything, tuple(turns), tuple(crops))
