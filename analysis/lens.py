@@ -88,6 +88,11 @@ class ImageLens:
         """How the model writes boxes."""
         return self._vlm.coordinates
 
+    @property
+    def framing(self) -> str:
+        """How boxes become frames."""
+        return self._vlm.framing
+
     def overview(self, side: int, tiles: int = 1) -> list[VisualTokens]:
         """The whole image at low resolution, encoded once; see `Lens.overview`."""
         side, tiles = self._vlm.overview_tiles(side, tiles)

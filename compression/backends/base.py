@@ -300,6 +300,10 @@ class VLM(Protocol):
     def coordinates(self) -> Coordinates | None:
         """How the model writes boxes; None where it cannot write any."""
 
+    @property
+    def framing(self) -> str:
+        """How boxes become frames; see `Lens.framing`."""
+
     def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
         """Longest side in pixels and number of pictures along each side, for an overview of `tiles` of `side`."""
 

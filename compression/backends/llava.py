@@ -53,6 +53,7 @@ class LlavaBackend(NativeBackend):
 
     family = "llava"
     provides = PROVIDES | {Signal.CROPS}
+    framing = "A crop is the square around its box, because the model reads squares."
     coordinates: Coordinates | None = Coordinates.UNIT  # as its training data write them
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     # By name: where torchvision exists, the automatic choice would resize with other rounding.

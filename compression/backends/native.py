@@ -83,6 +83,8 @@ class NativeBackend(ABC):
     router: Router | None = None
     coordinates: Coordinates | None = None
     """How the model writes boxes; None where it cannot write any."""
+    framing = ""
+    """How boxes become frames, in a sentence; "" where a frame is its box."""
     beside: ClassVar[int | None] = None
     """Longest side in pixels of an overview that can stand beside crops; None for any."""
 

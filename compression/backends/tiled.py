@@ -18,6 +18,7 @@ class TiledBackend(LlavaBackend):
 
     provides = PROVIDES
     coordinates = None
+    framing = ""
 
     @abstractmethod
     def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:

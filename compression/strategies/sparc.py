@@ -110,7 +110,7 @@ class SPARC(ZoomStrategy):
             notices.append("The budget has no room for a crop beside the overview.")
         in_order = sorted(crops, key=lambda frame: (frame[1], frame[0]))
         shown = joined([*overview, *(crops[frame] for frame in in_order)])
-        return looked(shown, [*turns, *more], notices, in_order)
+        return looked(lens, shown, [*turns, *more], notices, in_order)
 
     def _tiles(self, prospect: Prospect) -> int:
         """Overviews along each side."""

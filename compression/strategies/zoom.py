@@ -85,7 +85,7 @@ class Zoom(ZoomStrategy):
             if zoomed < self.zooms:
                 reply = lens.ask(way.tokens)
                 way.turns[-1] = replace(way.turns[-1], after=reply.answer)
-        return looked(way.tokens, way.turns, way.notices, way.frames)
+        return looked(lens, way.tokens, way.turns, way.notices, way.frames)
 
     def _places(self, way: _Way, reply: Reply, context: Context) -> list[Finding]:
         """Where to look inside what was shown last."""

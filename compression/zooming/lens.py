@@ -38,6 +38,10 @@ class Lens(Protocol):
     def coordinates(self) -> Coordinates | None:
         """How the model writes boxes; None where it cannot write any."""
 
+    @property
+    def framing(self) -> str:
+        """How boxes become frames, in a sentence; "" where a frame is its box."""
+
     def overview(self, side: int, tiles: int = 1) -> list[VisualTokens]:
         """The whole image at low resolution, as pictures that the model can be shown.
 

@@ -113,6 +113,6 @@ def written(lens: Lens, pictures: Sequence[VisualTokens], how: Search, question:
 
 
 def around(grid: TokenGrid) -> Box:
-    """The part of the image that the views of a grid show."""
+    """The part of the image that the views of a grid show; a model that writes boxes reads pictures without padding."""
     lefts, tops, rights, bottoms = zip(*(view.box for view in grid.views), strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)

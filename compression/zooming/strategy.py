@@ -11,7 +11,7 @@ from compression.grid import Box
 from compression.selection import Selection
 from compression.sight import Looked, LookingStrategy, Prospect, Size, Turn
 from compression.tokens import VisualTokens
-from compression.zooming.lens import Reply
+from compression.zooming.lens import Lens, Reply
 
 MOST_CROPS = 6
 SIDES = ("256", "512")
@@ -85,8 +85,16 @@ def names(pictures: Sequence[VisualTokens]) -> str:
     return " ".join(view.name for one in pictures for view in one.grid.views)
 
 
-def looked(tokens: VisualTokens, turns: Sequence[Turn], notices: Sequence[str], crops: Sequence[Box]) -> Looked:
-    """What the model is shown in the end: all of the tokens."""
+def looked(
+    lens: Lens, tokens: VisualTokens, turns: Sequence[Turn], notices: Sequence[str], crops: Sequence[Box]
+) -> Looked:
+    """What the model is shown in the end: all of the tokens.
+
+    Args:
+        crops: What is shown at full resolution.
+    """
+    if crops and lens.framing:
+        notices = [*notices, lens.framing]
     everything = Selection.prune(
         len(tokens), np.arange(len(tokens)), diagnostics={"notes": list(dict.fromkeys(notices))}
     )

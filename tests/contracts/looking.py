@@ -128,11 +128,14 @@ def check_a_budget_that_cannot_be_reached_is_refused_before_anything_is_read(com
 
 def check_what_the_model_cannot_do_is_named(compressor: Compressor) -> None:
     """A tower without a needed signal is refused by that name, at any budget that it could reach."""
-    if Signal.ENCODER_BLOCKS not in compressor.info.needs:
-        return
-    sight = ToySight(has_blocks=False)
-    with pytest.raises(MissingSignal, match=Signal.ENCODER_BLOCKS.value):
-        _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+    for signal, sight in (
+        (Signal.ENCODER_BLOCKS, ToySight(has_blocks=False)),
+        (Signal.CROPS, ToySight(has_crops=False)),
+    ):
+        if signal in compressor.info.needs:
+            with pytest.raises(MissingSignal, match=signal.value):
+                _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+            assert sight.encoded == 0
 
 
 def check_visual_tokens_are_refused(compressor: Compressor) -> None:

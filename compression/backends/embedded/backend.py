@@ -154,6 +154,7 @@ class EmbeddedBackend(LlavaBackend):
         size = image.shape[0], image.shape[1]
         return self._encoded(*self._on_cells(image, Fit.at(size)), size)
 
+    framing = "Boxes were brought onto the cells that the model knows by name."
     coordinates = None  # its vocabulary has no numbers
     beside = VIEW
 
