@@ -85,7 +85,7 @@ def largest_size(prospect: Prospect, budget: int) -> Size:
 def _counted(prospect: Prospect) -> tuple[tuple[int, int], ...]:
     """Lengths of the longer edge, and the visual tokens of an image that long; the length 1 is one of them."""
     longest = max(prospect.largest)
-    edges = {1 + position * (longest - 1) // STEPS for position in range(STEPS)}
+    edges = {1 + position * (longest - 1) // STEPS for position in range(STEPS + 1)}
     return tuple((edge, prospect.count(_size(prospect, edge))) for edge in sorted(edges))
 
 
