@@ -36,6 +36,7 @@ class _Pass:
     tokens: VisualTokens
     seconds: Seconds
     flops: int
+    is_answer: bool  # to the user's question
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class ImageLens:
             cancel=self._cancel,
         )
         flops = prefill_flops(self._vlm.architecture, said.sequence_per_layer)
-        self._passes.append(_Pass(tokens, said.prefill, flops))
+        self._passes.append(_Pass(tokens, said.prefill, flops, is_answer=True))
         rows = recorder.finish(said.entering).question
         looked = np.zeros((1, len(tokens))) if rows is None else np.nan_to_num(rows.astype(np.float64))
         probabilities = np.exp(np.array(said.log_probabilities, dtype=np.float64))
@@ -153,15 +154,15 @@ class ImageLens:
         architecture = self._vlm.architecture
         flops = prefill_flops(architecture, written.sequence_per_layer)
         flops += sum(decode_flops(architecture, written.sequence_per_layer, steps) for steps in written.steps)
-        self._passes.append(_Pass(tokens, seconds, flops))
+        self._passes.append(_Pass(tokens, seconds, flops, is_answer=False))
         return list(written.texts)
 
     def spent(self, shown: VisualTokens) -> Spent | None:
         """What looking took until the model was shown what it answers on; None for nothing.
 
-        A pass over just that is the answer's own, and is not counted twice.
+        A pass that answered on just that is the answer's own, and is not counted twice.
         """
-        passes = [one for one in self._passes if one.tokens is not shown]
+        passes = [one for one in self._passes if not (one.is_answer and one.tokens is shown)]
         if not passes:
             return None
         return Spent(

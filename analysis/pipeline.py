@@ -253,8 +253,12 @@ def _compress_seconds(plan: Plan, spent: Spent | None, generation: Generation) -
 
 
 def _ended(turns: Sequence[Turn], answer: str) -> tuple[Turn, ...]:
-    """Turns whose crop the model was not asked about again: the answer is what came after them."""
-    return tuple(replace(turn, after=answer) if turn.is_accepted and not turn.after else turn for turn in turns)
+    """Turns after which the model was not asked again: the answer is what came after them.
+
+    It does not follow the overview alone where a crop came between.
+    """
+    crops = [turn for turn in turns[1:] if turn.is_accepted] or turns[:1]
+    return tuple(replace(turn, after=answer) if turn in crops and not turn.after else turn for turn in turns)
 
 
 def compare(

@@ -51,7 +51,10 @@ class Lens(Protocol):
         """
 
     def frames(self, box: Box) -> tuple[Box, ...]:
-        """What the model is to be shown so that it sees a box at full resolution; the part that matters most first."""
+        """What the model is to be shown so that it sees a box at full resolution; the part that matters most first.
+
+        Nothing where it would not see more than on the overview.
+        """
 
     def count(self, frame: Box) -> int:
         """Visual tokens of a frame."""

@@ -170,8 +170,13 @@ class EmbeddedBackend(LlavaBackend):
         return _renamed(tokens, THUMBNAIL)
 
     def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
-        """The cells of which a box covers at least half, and the one under its centre; that one first."""
+        """The cells of which a box covers at least half, and the one under its centre; that one first.
+
+        None of an image that is one view: its overview shows all that the model can see.
+        """
         cells = [_on_image(view.box, image_size) for view in Fit.of(image_size).views()]
+        if len(cells) == 1:
+            return ()
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         middle = [cell for cell in cells if cell[0] <= x < cell[2] and cell[1] <= y < cell[3]]
         covered = [cell for cell in cells if area(common(cell, box)) >= area(cell) / 2]
