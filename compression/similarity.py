@@ -1,10 +1,11 @@
-"""Similarity of tokens and what is chosen by it: cosine, stable top-k, best match, farthest point, DPP, neighbours.
+"""Similarity of tokens and what is chosen by it: cosine, top-k, best match, farthest point, density peaks, DPP.
 
 Everything is computed in float32 at least and answers ties by the lower index, so that a run can be repeated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from compression.grid import TokenGrid
 from compression.tokens import unit_rows
 
 ROWS_AT_ONCE = 1024  # rows of a similarity matrix held at a time: 256 MiB of float32 against 65,536 columns
+
+SLACK = 1e-6  # cosines of equal tokens differ by less: a matrix product rounds its columns differently
 
 RESIDUE = 1e-6  # share of a unit vector's square that float32 rounding leaves once it is in the span of others
 
@@ -45,20 +48,39 @@ def stable_topk(scores: Tensor, count: int) -> Tensor:
     return torch.sort(wide, descending=True, stable=True).indices[:count]
 
 
+def first_largest(values: Tensor, slack: float = SLACK) -> Tensor:
+    """Index of the largest value along the last axis, int64; of those within `slack` of it, the first.
+
+    Products of equal rows may differ in their last bits, so that a plain argmax would choose among them by chance.
+
+    >>> int(first_largest(torch.tensor([0.2, 0.9999999, 1.0])))
+    1
+    """
+    return (values >= values.amax(-1, keepdim=True) - slack).to(torch.uint8).argmax(-1)
+
+
+def over_heads(rows: Tensor) -> Tensor:
+    """The sum over heads, [heads, ..., N] to float32 [..., N]; equal columns have equal sums.
+
+    In float64, because the order in which float32 is summed differs between columns.
+    """
+    return rows.detach().double().sum(dim=0).float()
+
+
 def cosine(left: Tensor, right: Tensor) -> Tensor:
     """Cosine of every row of [a, dim] with every row of [b, dim], float32 [a, b]; 0 where a row is zero."""
     return unit_rows(left) @ unit_rows(right).T
 
 
 def best_match(rows: Tensor, targets: Tensor) -> Tensor:
-    """The target of highest cosine for each row, int64 [rows]; on ties the first target.
+    """The target of highest cosine for each row, int64 [rows]; of targets within `SLACK` of it, the first.
 
     Args:
         rows: Float [rows, dim].
         targets: Float [targets, dim], at least one.
     """
     unit, unit_targets = unit_rows(rows), unit_rows(targets)
-    found = [(part @ unit_targets.T).argmax(dim=1) for part in torch.split(unit, ROWS_AT_ONCE)]
+    found = [first_largest(part @ unit_targets.T) for part in torch.split(unit, ROWS_AT_ONCE)]
     return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=rows.device)
 
 
@@ -100,7 +122,7 @@ def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Te
 
 
 def farthest_first(
-    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor
+    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor, slack: float = SLACK
 ) -> tuple[Tensor, Tensor]:
     """Choose tokens one by one, each the farthest from those already chosen, in any distance.
 
@@ -109,6 +131,7 @@ def farthest_first(
         tokens: How many there are.
         count: How many to choose, 1..tokens.
         first: The token to start from, int64 scalar on the device of the distances.
+        slack: Distances so near to the largest count as equal to it, and the first of them is chosen.
 
     Returns:
         As `farthest_point`.
@@ -122,7 +145,7 @@ def farthest_first(
         open_[pick] = False
         nearer = torch.minimum(distance, distance_to(pick))
         distance = torch.where(open_, nearer, distance)
-        pick = torch.where(open_, distance, -torch.inf).argmax()
+        pick = first_largest(torch.where(open_, distance, -torch.inf), slack)
     return chosen, distance
 
 
@@ -174,6 +197,45 @@ def neighbour_cosine(features: Tensor, table: NDArray[np.int64]) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+def density_peaks(features: Tensor, clusters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cluster by density peaks: centres are dense and far from anything denser.
+
+    d_ij = |x_i - x_j| / sqrt(C); density rho_i = exp(-mean of the squared distances to the `clusters` nearest, itself
+    included); delta_i = the distance to the nearest denser token, or the largest distance where there is none; the
+    centres have the largest rho * delta, and every token goes to the nearest centre. Of equally dense tokens the first
+    counts as denser. Only `ROWS_AT_ONCE` rows of distances exist at a time.
+
+    Args:
+        features: Float [tokens, dim].
+        clusters: How many, 1..tokens.
+
+    Returns:
+        The centres, best first, int64 [clusters]; and the cluster of each token, int64 [tokens].
+    """
+    wide = features.detach().float()
+    index = torch.arange(len(wide), device=wide.device)
+    blocks = torch.split(index, ROWS_AT_ONCE)
+
+    def distance(rows: Tensor, columns: Tensor) -> Tensor:
+        apart = torch.cdist(wide[rows], columns, compute_mode="donot_use_mm_for_euclid_dist")
+        return apart / math.sqrt(wide.shape[1])
+
+    density, farthest = torch.empty(len(wide), device=wide.device), wide.new_zeros(())
+    for block in blocks:
+        apart = distance(block, wide)
+        density[block] = (-(apart.topk(clusters, dim=1, largest=False).values ** 2).mean(dim=1)).exp()
+        farthest = torch.maximum(farthest, apart.max())
+    delta = torch.empty_like(density)
+    for block in blocks:
+        own = density[block, None]
+        denser = (density[None] > own) | ((density[None] == own) & (index[None] < block[:, None]))
+        delta[block] = torch.where(denser, distance(block, wide), farthest).amin(dim=1)
+    centres = stable_topk(density * delta, clusters)
+    owner = torch.cat([distance(block, wide[centres]).argmin(dim=1) for block in blocks])
+    owner[centres] = torch.arange(clusters, device=wide.device)
+    return as_numpy(centres), as_numpy(owner)
+
+
 def nearest_neighbours(features: Tensor, rows: Tensor, count: int) -> Tensor:
     """The `count` other tokens of highest cosine for some tokens, ascending int64 [rows, count]; ties: lower index.
 
@@ -222,7 +284,8 @@ def greedy_determinant(features: Tensor, quality: Tensor, count: int) -> Tensor:
     rows = torch.empty(min(count, *unit.shape), len(unit), dtype=unit.dtype, device=unit.device)
     chosen: list[int] = []
     for step in range(len(rows)):
-        pick = int(torch.where(outside > RESIDUE, gain * outside, -torch.inf).argmax())
+        worth = torch.where(outside > RESIDUE, gain * outside, -torch.inf)
+        pick = int(first_largest(worth, SLACK * float(worth.detach().amax().clamp_min(0))))
         if outside[pick] <= RESIDUE:
             break
         row = unit @ unit[pick] - rows[:step, pick] @ rows[:step]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from analysis.imagery import write_geotiff
 from analysis.pipeline import SYNTHETIC_TAG, Inquiry, Outcome, compare
 from analysis.run import new_id, utc_now
 from compression.backends.base import VLM
-from compression.backends.embedded.questions import ask
-from compression.backends.embedded.scenes import make_scene
+from compression.backends.embedded.questions import FAMILIES, Question, ask
+from compression.backends.embedded.scenes import Scene, make_scene
 from compression.compressor import Plan, Strategy
 from dashboard.settings import Settings
 from storage import Comparison, Pane, open_store
+
+DRAWN = 4  # questions drawn for each one that may be asked, so that every family is among them
 
 
 def run_and_store(
@@ -82,29 +85,73 @@ def write_scenes(folder: Path, count: int, seed: int, size: int, questions: int)
     annotations: list[Annotation] = []
     for number in range(seed, seed + count):
         scene = make_scene(number, size)
-        name = f"scene-{size}-{number:05d}.tif"
-        write_geotiff(
-            folder / name,
-            scene.image,
-            scene.crs,
-            scene.transform,
-            overviews=size > 1024,
-            tags={SYNTHETIC_TAG: f"seed {number}"},
-        )
-        for question in ask(scene, np.random.default_rng(number), questions):
-            annotations.append(
-                Annotation(
-                    image=name,
-                    question=question.text,
-                    choices=question.choices,
-                    answer=question.answer,
-                    family=question.family,
-                    task=question.task,
-                    evidence=question.evidence,
-                )
-            )
+        name = _write_scene(folder, scene)
+        annotations += [_annotation(name, one) for one in ask(scene, np.random.default_rng(number), questions)]
     write_annotations(folder / FILE_NAME, annotations)
     return len(annotations)
+
+
+def write_balanced_scenes(folder: Path, per_family: int, seed: int, size: int, questions: int) -> int:
+    """Write scenes from `seed` on until each family has `per_family` questions; returns the number of questions.
+
+    Args:
+        folder: Made where it is not there.
+        per_family: Questions of each family.
+        seed: Of the first scene.
+        size: Edge of a scene in pixels.
+        questions: For each scene at most; no family has more than a third of them, but at least one.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ImageNotWritten: a file could not be completed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    left = dict.fromkeys(FAMILIES, per_family)
+    share = max(1, questions // len(FAMILIES))
+    annotations: list[Annotation] = []
+    for number in itertools.count(seed):
+        if not any(left.values()):
+            break
+        scene = make_scene(number, size)
+        chosen: list[Question] = []
+        for question in ask(scene, np.random.default_rng(number), DRAWN * questions):
+            of_family = sum(one.family == question.family for one in chosen)
+            if of_family < min(share, left[question.family]):
+                chosen.append(question)
+        for question in chosen:
+            left[question.family] -= 1
+        if chosen:
+            name = _write_scene(folder, scene)
+            annotations += [_annotation(name, one) for one in chosen]
+    write_annotations(folder / FILE_NAME, annotations)
+    return len(annotations)
+
+
+def _write_scene(folder: Path, scene: Scene) -> str:
+    """Write a scene as a GeoTIFF that declares itself synthetic; returns the file's name."""
+    size = len(scene.image)
+    name = f"scene-{size}-{scene.seed:05d}.tif"
+    write_geotiff(
+        folder / name,
+        scene.image,
+        scene.crs,
+        scene.transform,
+        overviews=size > 1024,
+        tags={SYNTHETIC_TAG: f"seed {scene.seed}"},
+    )
+    return name
+
+
+def _annotation(image: str, question: Question) -> Annotation:
+    return Annotation(
+        image=image,
+        question=question.text,
+        choices=question.choices,
+        answer=question.answer,
+        family=question.family,
+        task=question.task,
+        evidence=question.evidence,
+    )
 
 
 def strategy_json(strategy: type[Strategy]) -> dict[str, Any]:

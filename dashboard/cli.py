@@ -110,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.toml",
         type=Path,
         help='TOML lines such as name = "families", strategies = ["identity", "fastv"], ratios = [0.5, 0.25], and '
-        'questions = "FOLDER" with a questions.jsonl, or a table [scenes] with count, size, seed, questions; also '
-        "models, seeds, record, repeats, warmup",
+        'questions = "FOLDER" with a questions.jsonl, or a table [scenes] with count or per_family, size, seed, '
+        "questions; also models, seeds, record, repeats, warmup",
     )
     sweep.add_argument("--engine", default="local", metavar="NAME", help="where it runs: local, this process (default)")
     sweep.add_argument(

@@ -15,6 +15,7 @@ count = 8
 size = 256
 seed = 0
 questions = 12                              # for each scene
+per_family = 200                            # instead of count: scenes until each family has so many questions
 """
 
 from __future__ import annotations
@@ -37,17 +38,28 @@ from dashboard.errors import InvalidSweep
 
 LARGEST_SEED = 2**32 - 1
 KEYS = ("name", "models", "strategies", "ratios", "seeds", "questions", "record", "repeats", "warmup", "scenes")
-SCENE_KEYS = ("count", "size", "seed", "questions")
+SCENE_KEYS = ("count", "size", "seed", "questions", "per_family")
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes to be drawn: how many, their edge in pixels, the first one's seed, and questions for each."""
+    """Scenes to be drawn: how many, their edge in pixels, the first one's seed, and questions for each.
+
+    With `per_family` the questions are balanced: scenes are drawn until each of the three families has so many, at most
+    a third of a scene's questions being of one family; `count` is not looked at then.
+    """
 
     count: int = 8
     size: int = 256
     seed: int = 0
     questions: int = 12
+    per_family: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A folder's name for them."""
+        many = f"{self.per_family}each" if self.per_family else f"{self.count}"
+        return f"{many}x{self.size}-seed{self.seed}-{self.questions}"
 
 
 @dataclass(frozen=True)
@@ -196,9 +208,14 @@ def _scenes(given: Any) -> Scenes:
     size = _whole(given, "size", Scenes.size, VIEW, MAX_SIZE)
     if size % VIEW:
         raise InvalidSweep(f"size must be a multiple of {VIEW} from {VIEW} to {MAX_SIZE}, got {size}")
+    if "count" in given and "per_family" in given:
+        raise InvalidSweep(
+            "give either count or per_family in [scenes]: how many scenes, or how many questions of each family"
+        )
     return Scenes(
         count=_whole(given, "count", Scenes.count, 1, 100_000),
         size=size,
         seed=_whole(given, "seed", Scenes.seed, 0, LARGEST_SEED),
         questions=_whole(given, "questions", Scenes.questions, 1, 1000),
+        per_family=_whole(given, "per_family", 1, 1, 10_000) if "per_family" in given else None,
     )

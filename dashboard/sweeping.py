@@ -19,7 +19,7 @@ from compression.backends.base import VLM
 from compression.compressor import Plan
 from compression.errors import CompressionError, InvalidBudget, InvalidParameter, MissingSignal
 from compression.sight import looking
-from dashboard.batch import write_scenes
+from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.errors import InvalidSweep
 from dashboard.settings import Settings
 from dashboard.sweep_file import Scenes, SweepFile
@@ -85,12 +85,14 @@ def find_questions(asked: SweepFile, store: Path, *, resume: bool = False) -> li
 
 
 def _drawn(name: str, scenes: Scenes, store: Path, *, resume: bool) -> Path:
-    drawn = f"{name}-{scenes.count}x{scenes.size}-seed{scenes.seed}-{scenes.questions}"
-    folder = store.with_name(f"{store.name}.scenes") / drawn
+    folder = store.with_name(f"{store.name}.scenes") / f"{name}-{scenes.name}"
     if resume and (folder / FILE_NAME).is_file():  # it is written last
         return folder
     try:
-        write_scenes(folder, scenes.count, scenes.seed, scenes.size, scenes.questions)
+        if scenes.per_family:
+            write_balanced_scenes(folder, scenes.per_family, scenes.seed, scenes.size, scenes.questions)
+        else:
+            write_scenes(folder, scenes.count, scenes.seed, scenes.size, scenes.questions)
     except OSError as error:
         raise InvalidSweep(f"scenes cannot be written to {folder}: {error.strerror or error}; free it") from error
     return folder

@@ -14,7 +14,7 @@ from torch import Tensor
 from compression.budget import split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import ROWS_AT_ONCE, as_numpy, best_match, farthest_first, stable_topk
+from compression.similarity import ROWS_AT_ONCE, SLACK, as_numpy, best_match, density_peaks, farthest_first, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 TRACE = 1e-6
@@ -36,7 +36,7 @@ class ApET(Strategy):
     large error, and the basis has fewer tokens than a feature has numbers. Ties break by token index.
     Source: ApET, CVPR 2026, arXiv 2602.19870, and its released code.
 
-    Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds and no N x N matrix.
+    Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds, density peaks 2*N*N*D more, and no N x N matrix.
     """
 
     basis: int = 10
@@ -68,8 +68,8 @@ class ApET(Strategy):
             Parameter(
                 "by",
                 "farthest",
-                "Basis by farthest points, as released, or drawn at random.",
-                choices=("farthest", "random"),
+                "Basis by farthest points, as released, by density peaks, or drawn at random.",
+                choices=("farthest", "density", "random"),
             ),
             Parameter("ridge", 1e-5, "eps of the fit; released: 1e-5, for Qwen2.5-VL 0.1.", 1e-6, 1.0),
             Parameter(
@@ -85,10 +85,12 @@ class ApET(Strategy):
                 choices=("view", "image"),
             ),
         ),
+        labels=("encoder stage only: no reduction inside the language model",),
         deviations=(
             "The stage inside the language model is left out; the budget is met after the encoder.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",
             "Chosen basis tokens are masked, so duplicates are not chosen twice.",
+            "Density peaks count as many neighbours as there are basis tokens; that number is a reconstruction.",
             "The fit is solved in float64; duplicates make it singular in the released code's float32.",
             "With K <= M only K - 1 slots are filled; the released code needs K > M.",
             "The basis has at most one token less than a feature has numbers, else nothing would be left to rank.",
@@ -123,10 +125,12 @@ class ApET(Strategy):
 
     def _find_basis(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """The basis tokens of one view in order, int64 [M]."""
+        tokens, dim = features.shape
+        count = min(self.basis, tokens, max(1, dim - 1))
         if self.by == "random":
-            tokens, dim = features.shape
-            count = min(self.basis, tokens, max(1, dim - 1))
             return torch.randperm(tokens, generator=generator)[:count].to(features.device)
+        if self.by == "density":
+            return torch.from_numpy(density_peaks(features, count)[0]).to(features.device)
         return farthest_basis(features, self.basis, self.start, generator)
 
     def _add(
@@ -193,7 +197,8 @@ def farthest_basis(features: Tensor, count: int, start: str, generator: torch.Ge
     else:
         first = torch.tensor(0, device=features.device)
     found = min(count, tokens, max(1, dim - 1))
-    return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, found, first)[0]
+    slack = SLACK * float(wide.square().sum(dim=1).mean())
+    return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, found, first, slack)[0]
 
 
 def joined_to(features: Tensor, worst: NDArray[np.int64], rest: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

@@ -23,7 +23,7 @@ from compression.decoder import (
 )
 from compression.layer import LayerState
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, density_peaks, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 TOKENS = 576
@@ -65,7 +65,7 @@ class SparseVLM(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="sparsevlm",
         title="SparseVLM",
-        paper="SparseVLM, arXiv 2410.04417",
+        paper="SparseVLM, arXiv 2410.04417, 2024",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
         reduces="prunes and merges",
@@ -159,10 +159,10 @@ class SparseVLM(DecoderStrategy):
         """Scores of the visual tokens, float32 [tokens]."""
         rows = state.previous.rows(raters)[:, :, state.columns]
         if self.release == "v1.5":
-            return rows.mean(dim=0).mean(dim=0)
+            return over_heads(over_heads(rows)) / rows[:, :, 0].numel()
         freed = rows / rotary_weight(state.rotary, raters, state.columns)
         heads = stable_topk(freed.sum(dim=(1, 2)), max(1, round(PLUS_HEADS * len(freed))))
-        return freed[heads].mean(dim=0).mean(dim=0)
+        return over_heads(over_heads(freed[heads])) / freed[heads][:, :, 0].numel()
 
     def _recycle(self, features: Tensor, candidates: NDArray[np.int64], clusters: int) -> Part:
         """One mean for each cluster of candidates, at the place of its centre."""
@@ -193,30 +193,3 @@ def rotary_weight(rotary: tuple[Tensor, Tensor], queries: Tensor, keys: Tensor) 
     ones = cos + torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
     weight = ones[queries] @ ones[keys].T / math.sqrt(cos.shape[-1])
     return weight.clamp_min(LEAST_WEIGHT * math.sqrt(cos.shape[-1]))
-
-
-def density_peaks(features: Tensor, clusters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cluster by density peaks: centres are dense and far from anything denser.
-
-    d_ij = |x_i - x_j| / sqrt(C); density rho_i = exp(-mean of the squared distances to the `clusters` nearest, itself
-    included); delta_i = the distance to the nearest denser token, or the largest distance where there is none; the
-    centres have the largest rho * delta, and every token goes to the nearest centre.
-
-    Args:
-        features: Float [tokens, dim].
-        clusters: How many, 1..tokens.
-
-    Returns:
-        The centres, best first, int64 [clusters]; and the cluster of each token, int64 [tokens].
-    """
-    wide = features.detach().float()
-    distance = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist") / math.sqrt(wide.shape[1])
-    nearest = distance.topk(clusters, dim=1, largest=False).values
-    density = (-(nearest**2).mean(dim=1)).exp()
-    index = torch.arange(len(wide), device=wide.device)
-    denser = (density[None] > density[:, None]) | ((density[None] == density[:, None]) & (index[None] < index[:, None]))
-    delta = torch.where(denser, distance, distance.max()).amin(dim=1)
-    centres = stable_topk(density * delta, clusters)
-    owner = distance[:, centres].argmin(dim=1)
-    owner[centres] = torch.arange(clusters, device=wide.device)
-    return as_numpy(centres), as_numpy(owner)

@@ -135,3 +135,18 @@ def test_a_file_that_is_no_text_is_refused():
     Path("sweep.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidSweep, match="sweep.toml is not TOML"):
         read_sweep(Path("sweep.toml"))
+
+
+def test_balanced_scenes_are_asked_for_by_the_questions_of_each_family_and_by_nothing_else():
+    assert read_sweep(written(BASE + "[scenes]\nper_family = 200\nquestions = 6\n")).scenes == Scenes(
+        questions=6, per_family=200
+    )
+    with pytest.raises(InvalidSweep, match="either count or per_family"):
+        read_sweep(written(BASE + "[scenes]\nper_family = 200\ncount = 4\n"))
+    with pytest.raises(InvalidSweep, match="per_family must be a whole number from 1 to 10000, got 0"):
+        read_sweep(written(BASE + "[scenes]\nper_family = 0\n"))
+
+
+def test_the_names_of_two_balanced_sets_of_scenes_differ_from_each_other_and_from_a_plain_set():
+    names = {Scenes(count=8).name, Scenes(per_family=8).name, Scenes(per_family=9).name}
+    assert len(names) == 3

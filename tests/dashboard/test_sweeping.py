@@ -20,12 +20,13 @@ import pytest
 from analysis.annotations import read_annotations, write_annotations
 from compression.backends import load_model
 from compression.backends.base import VLM
+from compression.backends.embedded.questions import FAMILIES
 from compression.compressor import Context, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidQuestion, ModelUnavailable
 from compression.selection import Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
-from dashboard.batch import write_scenes
+from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.cli import main
 from dashboard.errors import InvalidSweep
 from dashboard.settings import Settings
@@ -188,6 +189,24 @@ def test_each_image_is_encoded_once_for_all_strategies_and_every_run_is_stored(s
         assert all(run.comparison == "" and not run.recording.arrays() for run in runs)
         assert all((run.cost.prefill.repeats, run.cost.warmup) == (1, 0) for run in runs)
         assert store.failures() == []
+
+
+def test_strategies_that_encode_the_image_themselves_are_swept_without_the_shared_encoding(samples, embedded):
+    counted = Counted(embedded)
+    with open_store("sqlite:///keepmap.db") as store:
+        sweep = swept(store, asked(samples, ["tome@0.25", "downsample@0.25", "tome@8"]), counted)
+        assert counted.calls == {"generate": 12}
+        assert (sweep.done, sweep.failed, sweep.refused) == (12, 0, 6)
+        requests = store.swept_requests(sweep.sweep)
+        assert {(one.strategy, one.state, one.lowest) for one in requests if one.state != "done"} == {
+            ("tome@8", "unreachable", 16)
+        }
+        runs = [store.get(one.run) for one in requests if one.run]
+        assert {(run.strategy_name, run.tokens_total, run.tokens_encoded, run.tokens_kept) for run in runs} == {
+            ("tome", 256, 256, 64),
+            ("downsample", 256, 64, 64),
+        }
+        assert {one.retention_ratio for one in requests if one.run} == {0.25}
 
 
 def test_a_sweep_answers_as_a_single_run_does(samples, embedded):
@@ -405,3 +424,11 @@ def test_the_last_run_is_always_told():
 )
 def test_a_time_is_said_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_balanced_scenes_ask_as_many_questions_of_each_family_and_little_of_each_scene(tmp_path: Path):
+    assert write_balanced_scenes(tmp_path, 5, 40, 256, 6) == 15
+    lines = read_annotations(tmp_path / "questions.jsonl")
+    assert Counter(line.family for line in lines) == dict.fromkeys(FAMILIES, 5)
+    assert max(Counter((line.image, line.family) for line in lines).values()) == 2
+    assert {line.image for line in lines} == {file.name for file in tmp_path.glob("*.tif")}

@@ -153,6 +153,14 @@ def test_a_random_basis_is_drawn_from_the_seed() -> None:
     assert len(set(drawn[0])) == 10
 
 
+def test_a_basis_of_density_peaks_has_one_token_of_each_heap() -> None:
+    heaps = torch.tensor([[9.0, 0.0, 0.0, 1.0], [0.0, 9.0, 0.0, 1.0], [0.0, 0.0, 9.0, 1.0]]).repeat_interleave(4, 0)
+    near = 0.1 * torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    tokens = VisualTokens.whole(heaps + near, toy_grid((3, 4)))
+    basis = ApET(basis=3, by="density").compress(tokens, 6, Context()).diagnostics["basis"]
+    assert {place // 4 for place in basis} == {0, 1, 2}
+
+
 def test_a_basis_never_spans_the_whole_space() -> None:
     tokens = toy_tokens(toy_grid((4, 6)), dim=6)
     selection = ApET().compress(tokens, 12, Context())

@@ -12,7 +12,8 @@ import torch
 from compression.decoder import mean_over_layers, tokens_per_layer
 from compression.layer import LayerState
 from compression.selection import Fate
-from compression.strategies.sparsevlm import LISTS, SparseVLM, density_peaks, rating_words, rotary_weight
+from compression.similarity import density_peaks
+from compression.strategies.sparsevlm import LISTS, SparseVLM, rating_words, rotary_weight
 from compression.tokens import VisualTokens
 from tests.compression.strategies.test_pyramiddrop import slow_row
 from tests.contracts.toys import toy_context, toy_grid, toy_state, toy_tokens
