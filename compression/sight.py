@@ -38,6 +38,7 @@ class Prospect:
         count: Visual tokens of a copy of the image that was brought to a (height, width).
         blocks: Blocks of the vision tower between which tokens can be merged; 0 where they cannot be.
         beside: Longest side in pixels of an overview that can stand beside parts of the image; None for any.
+        most_reduced: Pixels of the image per pixel of an overview above which a zoom searches several overviews.
     """
 
     image_size: Size
@@ -46,6 +47,7 @@ class Prospect:
     count: Callable[[Size], int]
     blocks: int = 0
     beside: int | None = None
+    most_reduced: float = 8.0
 
     @property
     def total(self) -> int:

@@ -85,6 +85,8 @@ class NativeBackend(ABC):
     """How the model writes boxes; None where it cannot write any."""
     framing = ""
     """How boxes become frames, in a sentence; "" where a frame is its box."""
+    most_reduced: ClassVar[float] = 8.0
+    """Pixels of an image per pixel of an overview above which a zoom searches several overviews."""
     beside: ClassVar[int | None] = None
     """Longest side in pixels of an overview that can stand beside crops; None for any."""
 
@@ -186,6 +188,7 @@ class NativeBackend(ABC):
             self.count_reduced,
             self.merging_blocks,
             self.beside,
+            self.most_reduced,
         )
 
     # ------------------------------------------------------------------ zoom

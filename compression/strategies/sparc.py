@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,8 +27,6 @@ from compression.zooming.strategy import (
 )
 
 MOST_TILES = 3
-TILED_FROM = 8
-"""Pixels of the image per pixel of the overview above which it is tiled."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class SPARC(ZoomStrategy):
     the boxes are those around the connected regions of its strongest tokens: the fewest that hold a share of the
     attention of the question's words, mean over the second half of the layers.
     Differs from the paper: no code is released; the wording of the request is ours, crops stand in reading order, an
-    image of more than 8 pixels per overview pixel is searched on 2 x 2 or 3 x 3 overviews, and boxes come from
-    attention where the model cannot write them. A crop is what a model reads best of a box: a square, or cells that it
+    image of more than 8 pixels per overview pixel (2 for the embedded model) is searched on 2 x 2 or 3 x 3 overviews,
+    and boxes come from attention where the model cannot write them. A crop is what a model reads best of a box: a square, or cells that it
     knows by name.
     Source: SPARC, ICML 2026, arXiv 2602.06566; weighted boxes fusion, arXiv 1910.13302.
     """
@@ -72,7 +71,7 @@ class SPARC(ZoomStrategy):
             Parameter(
                 "tiles",
                 0,
-                "Overviews along each side of the image that are searched; 0 takes 1, or more on very large images.",
+                "Overviews along each side of the image that are searched; 0 leaves it to size and model.",
                 0,
                 MOST_TILES,
                 reconstructed=True,
@@ -117,7 +116,7 @@ class SPARC(ZoomStrategy):
         if self.tiles:
             return self.tiles
         reduction = max(prospect.image_size) / max(overview_size(prospect, int(self.overview)))
-        return min(MOST_TILES, max(1, -(-int(reduction) // TILED_FROM)))
+        return min(MOST_TILES, math.ceil(reduction / prospect.most_reduced))
 
     def _crops(
         self, lens: Lens, findings: list[Finding], room: int, before: str

@@ -157,6 +157,7 @@ class EmbeddedBackend(LlavaBackend):
     framing = "Boxes were brought onto the cells that the model knows by name."
     coordinates = None  # its vocabulary has no numbers
     beside = VIEW
+    most_reduced = 2.0  # the things that it is asked about have 16 pixels, and at 4 it is blind to them
 
     def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
         """One larger picture: its own cells are the tiles."""
