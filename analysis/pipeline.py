@@ -383,7 +383,8 @@ def _said(
     notices += [str(note) for note in generation.selection.diagnostics.get("notes", [])]
     if spent := encoded.spent:
         notices.append(
-            f"Looking took {spent.passes} {'pass' if spent.passes == 1 else 'passes'} of the language model over "
-            f"{spent.tokens:,} visual tokens; their time stands under compression, their operations under prefill."
+            f"{plan.info.title} looked in {spent.passes} {'pass' if spent.passes == 1 else 'passes'} of the language "
+            f"model over {spent.tokens:,} visual tokens before the answer; their time stands under compression, their "
+            "operations under prefill."
         )
     return tuple(dict.fromkeys(labels)), tuple(dict.fromkeys(notices))

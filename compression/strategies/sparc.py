@@ -42,8 +42,8 @@ class SPARC(ZoomStrategy):
     attention of the question's words, mean over the second half of the layers.
     Differs from the paper: no code is released; the wording of the request is ours, crops stand in reading order, an
     image of more than 8 pixels per overview pixel (2 for the embedded model) is searched on 2 x 2 or 3 x 3 overviews,
-    and boxes come from attention where the model cannot write them. A crop is what a model reads best of a box: a square, or cells that it
-    knows by name.
+    and boxes come from attention where the model cannot write them. A crop is what a model reads best of a box: a
+    square, or cells that it knows by name.
     Source: SPARC, ICML 2026, arXiv 2602.06566; weighted boxes fusion, arXiv 1910.13302.
     """
 
