@@ -139,16 +139,28 @@ class Looked:
     def rest(self, plan: Plan, total: int) -> Plan:
         """What is left of a plan for the model: the decision as it was made, then the later steps.
 
+        A later step is asked for no more tokens than there are.
+
         Args:
             plan: Its first step looked.
             total: Visual tokens of the image when it is read whole, of which ratios are meant.
         """
-        later = tuple(replace(step, budget=Budget(count=step.budget.tokens(total))) for step in plan.steps[1:])
+        later = []
+        for step in plan.steps[1:]:
+            count = step.budget.tokens(total)
+            later.append(replace(step, budget=Budget(count=count and min(count, len(self.selection)))))
         return Plan((Step(Decided(self.selection), Budget()), *later))
 
 
 class LookingStrategy(Strategy):
-    """A strategy that reads the image itself."""
+    """A strategy that reads the image itself.
+
+    Attributes:
+        reads_question: Whether where it looks depends on the question; else one look serves all questions about an
+            image.
+    """
+
+    reads_question: ClassVar[bool] = True
 
     def look(self, sight: Sight, budget: int | None, context: Context) -> Looked:
         """Look, and decide what enters the language model.

@@ -90,7 +90,7 @@ def test_a_plan_that_looks_is_counted_of_the_whole_image(vlm, picture):
     assert run.retention_ratio == 0.25
     assert run.cost.encode_flops == encode_flops(vlm.architecture, (256,))
     assert run.cost.compress is None
-    assert "The image was encoded at 256 × 256 pixels instead of 512 × 512." in run.notices
+    assert "The image was encoded at 256 × 256 pixels instead of 512 × 512." in run.notices  # one view has no name
     assert run.grid.image_size == (512, 512)
     assert run.grid.boxes()[-1].tolist() == [480, 480, 512, 512]
 
