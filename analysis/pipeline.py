@@ -235,7 +235,7 @@ def execute(
         answer=_answer(prompt, generation, inquiry.expected),
         recording=recording,
         cost=cost,
-        tokens_requested=plan.steps[0].budget.tokens(total),
+        tokens_requested=plan.budget.tokens(total),
         tokens_realised=float(np.mean(generation.tokens_per_layer)),
         tokens_per_layer=generation.tokens_per_layer,
         evidence=inquiry.evidence,

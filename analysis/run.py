@@ -17,6 +17,7 @@ from compression.backends.base import Seconds
 from compression.grid import Box, TokenGrid
 from compression.selection import Selection
 from compression.sight import Turn
+from compression.strategies import CATALOGUE
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ class Run:
     Args:
         id: Random 128 bits, hex.
         created_utc: ISO 8601 with seconds and "Z".
-        tokens_requested: Budget in visual tokens that was asked for; None where the router chose.
+        tokens_requested: Budget in visual tokens that was asked for, of the last step of a plan; None where the router
+            chose.
         tokens_realised: Mean over the language model's layers.
         tokens_per_layer: Visual tokens that each layer processed.
         evidence: Boxes in original pixels that the right answer depends on; empty where not known.
@@ -264,8 +266,8 @@ class Run:
 
     @property
     def strategy_name(self) -> str:
-        """The strategy's registry key."""
-        return self.request.strategy.partition(":")[0].partition("@")[0]
+        """The strategy's registry key; those of several steps joined by "+"."""
+        return CATALOGUE.name_of(self.request.strategy)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by name, for storage."""

@@ -250,18 +250,15 @@ def as_it_is(count: int) -> Plan:
 
 
 def looking(plan: Plan) -> LookingStrategy | None:
-    """The strategy of a plan that looks at the image itself; None where the image's shared encoding serves.
+    """The strategy of a plan that looks at the image itself, its first step; None where the shared encoding serves.
 
     Raises:
-        InvalidStrategyText: it is not the first step, or does not say how it looks.
+        InvalidStrategyText: it does not say how it looks.
     """
-    for position, step in enumerate(plan.steps):
-        if step.stage not in LOOKS:
-            continue
-        name = step.compressor.info.name
-        if position:
-            raise InvalidStrategyText(f"{name} reads the image itself, so it is the first step; write {name} in front")
-        if not isinstance(step.compressor, LookingStrategy):
-            raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
-        return step.compressor
-    return None
+    first = plan.steps[0]
+    if first.stage not in LOOKS:
+        return None
+    if not isinstance(first.compressor, LookingStrategy):
+        name = first.compressor.info.name
+        raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
+    return first.compressor

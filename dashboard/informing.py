@@ -106,7 +106,7 @@ def stored_askings(store: Store, vlm: VLM, where: str = "") -> list[Asking]:
     if blind := sorted(strategy for strategy in found if looking(CATALOGUE.plan(strategy))):
         notes.append(f"Left out: {', '.join(blind)}; {ENCODES_ITSELF}.")
         found = {strategy: members for strategy, members in found.items() if strategy not in blind}
-    for strategy, members in sorted(found.items(), key=lambda item: not item[0].startswith("identity")):
+    for strategy, members in sorted(found.items(), key=lambda item: CATALOGUE.name_of(item[0]) != "identity"):
         # In one order whatever the runs' ids are, so that strategies can be paired.
         samples, lonely = _with_partners([members[key] for key in sorted(members)])
         said = [*notes, f"Left out of {strategy}: {lonely} without another question with the same choices."]

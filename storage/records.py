@@ -32,9 +32,10 @@ class RunSummary:
         request: Digest of what was asked, hex.
         created_utc: ISO 8601 in UTC.
         model_revision: SHA-256 over the weight files, hex.
-        strategy: Canonical text; strategy_name its registry key; strategy_params_json all its parameters, JSON.
-        strategy_stage: "encoding", "zoom", "encoder" or "decoder"; None where this installation does not know the
-            strategy.
+        strategy: Canonical text; strategy_name its registry key, or those of its steps joined by "+";
+            strategy_params_json all its parameters, JSON.
+        strategy_stage: "encoding", "zoom", "encoder" or "decoder", or those of its steps joined by "+"; None where this
+            installation does not know the strategy.
         budget_requested, budget_realised: Visual tokens; requested is None where the router chose.
         tokens_total: Visual tokens of the image before any strategy.
         retention_ratio: Mean over the language model's layers divided by the total.

@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
-from compression.backends.inside import Inside, acts_of
+from compression.backends.inside import Inside
+from compression.backends.planning import acts_of
 from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
 from compression.compressor import Cancel, Context, Plan, Stage
 from compression.errors import InvalidQuestion
@@ -230,7 +232,7 @@ def _pass(
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
     inside = Inside(
-        steps=acts_of(given.plan, len(given.grid), family.architecture.layers),
+        steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
@@ -243,6 +245,7 @@ def _pass(
         _replaced(family.word_embeddings, words, intervention.words),
         _heard(family.decoder_layers if layers else [], places) as heard,
         cut_between(family.decoder_layers, inside.before),
+        attention.calibrated(lambda layer: inside.biases[layer]),
     ):
         output = family.forward(
             packed.ids,

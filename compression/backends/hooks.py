@@ -37,14 +37,17 @@ class Cut:
     """How the sequence goes on from a layer.
 
     Args:
-        hidden: Float [1, shorter, dim].
-        slots: int64 [shorter] ascending, places in the sequence so far whose rows and columns of the mask are taken.
-        positions: int64 [shorter], position ids, each of which the whole sequence has.
+        hidden: Float [1, length from here on, dim].
+        slots: int64 [length from here on] ascending, places in the sequence so far whose rows and columns of the mask
+            are taken.
+        positions: int64 [length from here on], position ids, each of which the whole sequence has.
+        returns: Whether the whole sequence is there again, so that the slots are places in it.
     """
 
     hidden: Tensor
     slots: Tensor
     positions: Tensor
+    returns: bool = False
 
 
 BeforeLayer = Callable[[int, Entering], Cut | None]
@@ -73,12 +76,12 @@ def tapped(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[None]:
-    """Shorten the sequence between decoder layers during prefill, exactly.
+    """Shorten the sequence between decoder layers during prefill, or let it be whole again, exactly.
 
     From a layer where `before` returns a cut, the layer and all later ones get its hidden states, and the rotary
-    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: the caches of later layers are
-    shorter, and the library continues from layer 0's length, which is never cut: a cut before layer 0 is compression
-    before the language model. Where a cut gave other position ids, decoding needs `moved_up` too.
+    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: each layer has the cache of
+    what it processed, and the library continues from the length of layer 0's. Where that was cut, or where a cut gave
+    other position ids, decoding needs `moved_up` too.
     """
     held: dict[str, Tensor] = {}  # slots and positions of the present sequence, once it was cut
 
@@ -87,15 +90,16 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] == 1:
                 return None
+            whole = kwargs
             if held:
-                kwargs = _cut_to(held["slots"], held["positions"], kwargs)
+                kwargs = _cut_to(held["slots"], held["positions"], whole)
             positions, mask = kwargs["position_ids"][0], kwargs.get("attention_mask")
             cut = before(index, Entering(hidden, positions, kwargs["position_embeddings"], mask))
             if cut is not None:
-                kwargs = _cut_to(cut.slots, cut.positions, kwargs)
                 hidden = cut.hidden
-                held["slots"] = held["slots"][cut.slots] if held else cut.slots
+                held["slots"] = held["slots"][cut.slots] if held and not cut.returns else cut.slots
                 held["positions"] = cut.positions
+                kwargs = _cut_to(held["slots"], held["positions"], whole)
             if not held:
                 return None
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -123,12 +127,13 @@ def _cut_to(slots: Tensor, positions: Tensor, kwargs: dict[str, Any]) -> dict[st
 
 @contextmanager
 def moved_up(layers: Sequence[nn.Module], rotary: nn.Module, shifts: Sequence[int]) -> Iterator[None]:
-    """Let decoding steps continue behind renumbered tokens: each layer subtracts its shift from the position.
+    """Let decoding steps continue at the right position: each layer subtracts its shift from that of the library.
 
     Args:
         layers: The language model's layers.
         rotary: Its rotary embedding, called with hidden states and position ids.
-        shifts: For each layer, by how many places what followed the visual tokens has moved up.
+        shifts: For each layer, by how many places what followed the visual tokens has moved up, less the places that
+            layer 0's cache lacks.
     """
 
     def hook(index: int) -> PreHook:

@@ -9,15 +9,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import SequenceLayout
 from compression.backends.hooks import Cut, Entering
+from compression.backends.planning import Planned
 from compression.backends.sequence import rearranged
-from compression.compressor import Context, Plan, Stage, Step
-from compression.decoder import Act, DecoderStrategy
-from compression.errors import AttentionUnavailable, InvalidBudget, InvalidStrategyText
+from compression.calibration import attention_of, logit_bias, sizes_after
+from compression.compressor import Context
+from compression.errors import AttentionUnavailable
 from compression.grid import TokenGrid
 from compression.layer import Heads, LayerState
 from compression.selection import Selection
@@ -35,64 +37,9 @@ class Decoder(Protocol):
         """Queries and keys that a decoder layer makes of what enters it."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One act of a step: which strategy acts, and what it is to leave."""
-
-    strategy: DecoderStrategy
-    act: Act
-
-
-def decoder_strategy(step: Step) -> DecoderStrategy:
-    """The strategy of a step inside the language model.
-
-    Raises:
-        InvalidStrategyText: it does not say where it acts.
-    """
-    if not isinstance(step.compressor, DecoderStrategy):
-        raise InvalidStrategyText(
-            f"{step.compressor.info.name} acts inside the language model but has no schedule; derive it from "
-            "DecoderStrategy"
-        )
-    return step.compressor
-
-
-def asked(step: Step, total: int) -> int:
-    """The budget of a step that must have one, in visual tokens.
-
-    Raises:
-        InvalidBudget: it has none.
-    """
-    budget = step.budget.tokens(total)
-    if budget is None:
-        name = step.compressor.info.name
-        raise InvalidBudget(f"{name} needs a budget; write {name}@0.25")
-    return budget
-
-
-def acts_of(plan: Plan, total: int, layers: int) -> dict[int, Planned]:
-    """Every act of a plan inside the language model, by the layer before which it happens.
-
-    Raises:
-        InvalidBudget, InvalidParameter: as `DecoderStrategy.schedule` says.
-        InvalidStrategyText: two steps act before the same layer.
-    """
-    planned: dict[int, Planned] = {}
-    for step in plan.steps:
-        if step.stage is not Stage.DECODER:
-            continue
-        strategy = decoder_strategy(step)
-        for act in strategy.schedule(total, asked(step, total), layers):
-            if act.layer in planned:
-                raise InvalidStrategyText(f"two steps act before layer {act.layer}; give each a layer of its own")
-            planned[act.layer] = Planned(strategy, act)
-    return planned
-
-
-def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
-    """The layers whose attention in a full first pass some act asks for."""
-    wanted = {planned.strategy.teacher_layer(layers) for planned in steps.values()}
-    return {layer for layer in wanted if layer is not None}
+def entering_sizes(entering: Selection) -> NDArray[np.float64]:
+    """What each token that enters the language model counts as in its attention, float64 [outputs]."""
+    return sizes_after(entering, np.ones(entering.tokens), entering.diagnostics.get("attention", "plain"))
 
 
 def received(heads: Heads, layout: SequenceLayout) -> Tensor:
@@ -110,6 +57,15 @@ def received(heads: Heads, layout: SequenceLayout) -> Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What entered the language model: its layout, hidden states [length, dim] and position ids [length]."""
+
+    layout: SequenceLayout
+    hidden: Tensor
+    positions: Tensor
+
+
 @dataclass
 class Inside:
     """The acts inside the language model, and what they have done so far in this pass.
@@ -123,25 +79,44 @@ class Inside:
     layout: SequenceLayout
     entering: Selection
     family: Decoder
+    signals: Mapping[Signal, Tensor] = field(default_factory=dict)  # of the encoder, [heads, outputs that entered]
     teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
     acts: dict[int, Selection] = field(default_factory=dict)  # by layer
     seconds: float = 0.0
     tokens_per_layer: list[int] = field(default_factory=list)
     sequence_per_layer: list[int] = field(default_factory=list)
-    shifts: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
+    biases: list[Tensor | None] = field(default_factory=list)  # by layer: what is added to the logits of each key
+    moved: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
     _selection: Selection = field(init=False)  # over the outputs that entered
+    _sizes: NDArray[np.float64] = field(init=False)  # what each visual token counts as
     _heads: dict[int, Heads] = field(init=False, default_factory=dict)
-    _entered: tuple[Tensor, Any] = field(init=False)
+    _start: _Start = field(init=False)
+    _places: Tensor = field(init=False)  # of the present sequence, in that which entered
+    _closed: Tensor = field(init=False)  # position ids of the present sequence, had all acts closed their gaps
 
     def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._selection = Selection.prune(len(self.entering), self.layout.outputs)
+        self._sizes = entering_sizes(self.entering)[self.layout.outputs]
 
     def over_all(self) -> Selection:
         """What is left so far, over the original grid."""
         if not self.acts:
             return self.entering
-        told = {"acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())]}
+        # The convention of each step that left something out, in their order.
+        conventions = [decision.diagnostics["positions"] for _, decision in sorted(self.acts.items())]
+        if len(self.entering) < self.entering.tokens:
+            conventions.insert(0, self.entering.diagnostics["positions"])
+        decisions = [self.entering, *self.acts.values()]
+        attended = {decision.diagnostics.get("attention", "plain") for decision in decisions}
+        told = {
+            "acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())],
+            "positions": "+".join(dict.fromkeys(conventions)),
+            "attention": "proportional" if "proportional" in attended else "plain",
+        }
         made = self.entering.then(self._selection)
         return replace(made, diagnostics={**made.diagnostics, **told})
 
@@ -153,70 +128,110 @@ class Inside:
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
         if layer == 0:
-            self._entered = coming.hidden[0], self.layout.visual
-        cut, moved = None, self.shifts[-1] if self.shifts else 0
+            self._start = _Start(self.layout, coming.hidden[0], coming.positions)
+            self._places = torch.arange(self.layout.length, device=coming.hidden.device)
+            self._closed = coming.positions
+        cut, moved = None, self.moved[-1] if self.moved else 0
         if layer in self.steps:
             began = time.perf_counter()
-            cut, gained = self._act(layer, coming)
-            moved += gained
+            cut, moved = self._act(layer, coming, moved)
             self._heads.pop(layer - 1, None)
             self.seconds += time.perf_counter() - began
+        self.biases.append(self._bias(coming.hidden.device))
         self.tokens_per_layer.append(len(self.layout.visual))
         self.sequence_per_layer.append(self.layout.length)
-        self.shifts.append(moved)
+        self.moved.append(moved)
         return cut
 
-    def _act(self, layer: int, coming: Entering) -> tuple[Cut, int]:
-        """One act: the sequence from this layer on, and by how many places what follows the picture moves up."""
+    def _bias(self, device: torch.device) -> Tensor | None:
+        return logit_bias(self.layout.length, self.layout.visual, self._sizes, device)
+
+    def shifts_in_decoding(self) -> tuple[int, ...]:
+        """By layer: what decoding steps subtract from the position that follows from the length of layer 0's cache."""
+        lacking = self._start.layout.length - self.sequence_per_layer[0]
+        return tuple(moved - lacking for moved in self.moved)
+
+    def _return(self, layer: int, coming: Entering) -> tuple[Cut, int]:
+        """All that entered is there again: what was left out as it entered, the rest as it comes."""
+        start = self._start
+        every = np.arange(len(start.layout.visual))
+        told = {"positions": "original", "attention": attention_of(self.steps[layer].strategy)}
+        self.acts[layer] = Selection.prune(len(every), every, diagnostics=told)
+        hidden = start.hidden.clone()
+        hidden[self._places] = coming.hidden[0]
+        self.layout = start.layout
+        self._begin()
+        self._places, self._closed = torch.arange(len(hidden), device=hidden.device), start.positions
+        return Cut(hidden[None], self._places, start.positions, returns=True), 0
+
+    def _act(self, layer: int, coming: Entering, moved: int) -> tuple[Cut, int]:
+        """One act: the sequence from this layer on, and by how many places what follows the picture has moved up."""
+        if self.steps[layer].act.returns:
+            return self._return(layer, coming)
         decision = self.frozen[layer] if layer in self.frozen else self._decide(layer, coming)
         self.acts[layer] = decision
         here, device = self.layout, coming.hidden.device
         found, self.layout = rearranged(here, decision)
         self._selection = self._selection.then(decision)
+        self._sizes = sizes_after(decision, self._sizes, decision.diagnostics["attention"])
         if not self._selection.is_pruning:
             self.layout = replace(self.layout, lineage=self._selection)
         source = torch.from_numpy(found).to(device)
         slots = source.sort().values
+        self._places = self._places[source]
         hidden = coming.hidden[:, source]
         if not decision.is_pruning:
             visual = torch.from_numpy(here.visual).to(device)
             hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
-        if self.steps[layer].strategy.convention == "original":
-            return Cut(hidden, slots, coming.positions[source]), 0
         gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
-        return Cut(hidden, slots, coming.positions[slots] - gone), here.length - self.layout.length
+        self._closed = self._closed[slots] - gone
+        if self.steps[layer].strategy.convention == "original":
+            return Cut(hidden, slots, coming.positions[source]), moved
+        # Gaps that steps of the other convention left are closed with its own.
+        return Cut(hidden, slots, self._closed), self._start.layout.length - self.layout.length
 
     def _decide(self, layer: int, coming: Entering) -> Selection:
+        strategy, act = self.steps[layer].strategy, self.steps[layer].act
+        here, device = self.layout, coming.hidden.device
+        visual = torch.from_numpy(here.visual).to(device)
+        context, signals = replace(self.context, layer=layer), {}
+        if layer == 0:  # no layer has looked yet; what the encoder saw is still there
+            at = torch.from_numpy(here.outputs).to(device)
+            signals = {name: value[:, at.to(value.device)] for name, value in self.signals.items()}
+        else:
+            context = replace(context, **self._seen(layer, coming, visual))
+        guide = strategy.teacher_layer(self.context.layers)
+        if guide is not None:
+            context = replace(context, teacher=self.teachers[guide][torch.from_numpy(self._selection.anchor)])
+        present = len(here.visual)
+        decision = strategy.compress(
+            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present), signals),
+            min(present, act.keep),
+            context,
+        )
+        told = {"positions": strategy.convention, "attention": attention_of(strategy)}
+        return replace(decision, diagnostics={**decision.diagnostics, **told})
+
+    def _seen(self, layer: int, coming: Entering, visual: Tensor) -> dict[str, Any]:
+        """The state between two layers, and the rows of the one before where the strategy needs them."""
         if layer - 1 not in self._heads:
             raise AttentionUnavailable(
                 f"layer {layer - 1} gave no queries and keys; the language model must use {attention.NAME}"
             )
-        strategy, act = self.steps[layer].strategy, self.steps[layer].act
-        here, heads = self.layout, self._heads[layer - 1]
-        visual = torch.from_numpy(here.visual).to(coming.hidden.device)
-        rows = None
-        if Signal.LAYER_ATTENTION in strategy.info.needs:
-            rows = heads.rows(torch.from_numpy(np.concatenate([[here.answer], here.question])))[:, :, visual]
-        entered, entered_visual = self._entered
+        here, heads, bias = self.layout, self._heads[layer - 1], self._bias(visual.device)
         cos, sin = coming.rotary
         state = LayerState(
             hidden=coming.hidden[0],
             visual=here.visual,
             question=here.question,
             previous=heads,
-            upcoming=lambda: self.family.heads_of(layer, coming),
+            upcoming=lambda: replace(self.family.heads_of(layer, coming), bias=bias),
             norm=self.family.final_norm,
-            entered=entered,
-            entered_visual=entered_visual,
+            entered=self._start.hidden,
+            entered_visual=self._start.layout.visual,
             rotary=(cos[0], sin[0]),
         )
-        guide, teacher = strategy.teacher_layer(self.context.layers), None
-        if guide is not None:
-            teacher = self.teachers[guide][torch.from_numpy(self._selection.anchor)]
-        present = len(here.visual)
-        decision = strategy.compress(
-            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present)),
-            min(present, act.keep),
-            replace(self.context, layer=layer, attention=rows, state=state, teacher=teacher),
-        )
-        return replace(decision, diagnostics={**decision.diagnostics, "positions": strategy.convention})
+        if Signal.LAYER_ATTENTION not in self.steps[layer].strategy.info.needs:
+            return {"state": state}
+        asking = torch.from_numpy(np.concatenate([[here.answer], here.question]))
+        return {"state": state, "attention": heads.rows(asking)[:, :, visual]}

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of, guidance_layers, received
+from compression.backends.inside import Inside, entering_sizes, received
+from compression.backends.planning import acts_of, guidance_layers
+from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
-from compression.errors import Cancelled, InvalidStrategyText
+from compression.errors import Cancelled
 from compression.grid import TokenGrid
 from compression.layer import Heads
 from compression.selection import Selection
@@ -76,7 +78,8 @@ class Pass:
         selection: What was left after its last layer.
         features: Float [outputs, dim] of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
-        shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
+        shifts: For each layer, what decoding steps subtract from the library's position; see `moved_up`.
+        biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
     """
 
     logits: Tensor
@@ -88,6 +91,7 @@ class Pass:
     tokens_per_layer: tuple[int, ...]
     sequence_per_layer: tuple[int, ...]
     shifts: tuple[int, ...]
+    biases: tuple[Tensor | None, ...]
     compress_seconds: float
     prefill_seconds: float
 
@@ -127,9 +131,11 @@ def prefill(
     compressed = time.perf_counter()
     blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
-    steps = acts_of(plan, len(tokens.grid), layers)
+    steps = acts_of(plan, len(tokens.grid), len(entering), layers)
     looked = time.perf_counter()
-    teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
+    bias = logit_bias(layout.length, layout.visual, entering_sizes(entering)[layout.outputs], ids.device)
+    with attention.calibrated(lambda _layer: bias):
+        teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
     inside = Inside(
         steps=steps,
         teachers=teachers,
@@ -138,6 +144,7 @@ def prefill(
         layout=layout,
         entering=entering,
         family=family,
+        signals=signals_of(tokens, entering),
         seconds=time.perf_counter() - looked,
     )
 
@@ -151,7 +158,11 @@ def prefill(
         stop_if(cancel)
         return inside.before(layer, coming)
 
-    with cut_between(family.decoder_layers, before), attention.listening(hear):
+    with (
+        cut_between(family.decoder_layers, before),
+        attention.calibrated(lambda layer: inside.biases[layer]),
+        attention.listening(hear),
+    ):
         output = family.forward(ids, features, blocks, use_cache=True, logits_to_keep=1)
         logits = output.logits[0, -1].float()
         synchronise(family.device)
@@ -165,10 +176,22 @@ def prefill(
         acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
-        shifts=tuple(inside.shifts),
+        shifts=inside.shifts_in_decoding(),
+        biases=tuple(inside.biases),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
     )
+
+
+def signals_of(tokens: VisualTokens, entering: Selection) -> dict[Signal, Tensor]:
+    """Signals of the encoder that a strategy may still ask for before layer 0, by output that entered.
+
+    There is none where an output has no place of its own on the image.
+    """
+    if Signal.CLS_ATTENTION not in tokens.signals or (entering.anchor < 0).any():
+        return {}
+    looked = tokens.signals[Signal.CLS_ATTENTION]
+    return {Signal.CLS_ATTENTION: looked[:, torch.from_numpy(entering.anchor).to(looked.device)]}
 
 
 def look_ahead(
@@ -211,12 +234,12 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
     projected = tokens.signals[Signal.PROJECTED]
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:
-        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics={"positions": "original"}), projected
-    if len(steps) > 1:
-        raise InvalidStrategyText(f"a plan has one step before the language model, got {len(steps)}; leave one")
+        told = {"positions": "original", "attention": "plain"}
+        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=told), projected
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
-    selection = replace(decided, diagnostics={**decided.diagnostics, "positions": "renumbered"})
+    told = {"positions": "renumbered", "attention": attention_of(compressor)}
+    selection = replace(decided, diagnostics={**decided.diagnostics, **told})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
         return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))
     return selection, selection.apply(projected)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from analysis.errors import AnalysisError
 from compression.errors import CompressionError
+from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.ground import image_words
@@ -143,7 +144,7 @@ def row_updates(
             if sliders
             else gr.skip(),
             str(hint(context, choice, total, position, picked)),
-            choice.parameters,
+            choice.written,
         ]
     return updates
 
@@ -162,6 +163,8 @@ def hint(context: Context, choice: Choice, total: int, position: int, picked: Pi
     parts = []
     if choice.keeps_all:
         parts.append(Markup("<p>keeps everything, the reference</p>"))
+    if choice.before:
+        parts.append(Markup("<p>after {}</p>").format(" + ".join(CATALOGUE.split(choice.before))))
     if choice.parameters:
         parts.append(Markup("<p>{}</p>").format(choice.parameters.replace(",", ", ")))
     if not choice.keeps_all and not (choice.router and choice.info.adaptive):

@@ -85,6 +85,42 @@ def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     assert Run.from_json(json.loads(json.dumps(run.to_json())), run.arrays()) == run
 
 
+def test_a_plan_of_two_steps_is_one_run_that_tells_both(embedded, inquiry):
+    plan = CATALOGUE.plan("visiondrop:merge=mean@0.5+visiondrop_stages@0.25")
+    run = execute(inquiry, plan, embedded, repeats=1)
+    assert run.request.strategy == str(plan) == "visiondrop:merge=mean@0.5+visiondrop_stages@0.25"
+    assert run.strategy_name == "visiondrop+visiondrop_stages"
+    assert run.request.strategy_version == sum(step.compressor.info.version for step in plan.steps)
+    assert run.tokens_requested == 64
+    assert 63 < run.tokens_realised <= 64
+    assert run.tokens_per_layer[0] == 128
+    assert run.tokens_kept == run.tokens_per_layer[-1] < 64
+    assert not any("only" in label for label in run.labels), "neither stage is left out"
+    assert run.selection.counts()["merged"] > 0
+    assert sum(run.selection.counts().values()) == 256
+    assert Run.from_json(json.loads(json.dumps(run.to_json())), run.arrays()) == run
+
+
+def test_labels_and_notices_of_every_step_travel(embedded, inquiry):
+    run = execute(inquiry, CATALOGUE.plan("cdpruner@0.5+covipal@0.25"), embedded, repeats=1)
+    assert any("teacher's attention from a full first pass" in label for label in run.labels)
+    assert any(label in run.labels for label in CATALOGUE.get("cdpruner").info.labels)
+    assert any("full first pass" in notice for notice in run.notices)
+    assert any("language" in notice for notice in run.notices)
+
+
+def test_an_adaptive_first_step_chooses_what_enters_and_the_last_one_the_mean(embedded, inquiry):
+    run = execute(inquiry, CATALOGUE.plan("dualcomp+fastkv@40"), embedded, repeats=1)
+    assert run.tokens_requested == 40
+    assert 39 < run.tokens_realised <= 40
+    assert run.selection.router is not None
+
+
+def test_a_plan_out_of_reach_is_refused_with_the_lowest_budget_of_its_last_step(embedded, inquiry):
+    [outcome] = compare(inquiry, [CATALOGUE.plan("visionzip@0.5+fastkv@32")], embedded, repeats=1)
+    assert (outcome.stage, outcome.lowest) == ("refused", 65)  # (3 * 128 + 3 * 1) / 6 = 64.5 in six layers
+
+
 def test_fewer_tokens_cost_less(embedded, inquiry):
     full, quarter = (
         execute(inquiry, CATALOGUE.plan(text), embedded, repeats=1) for text in ("identity", "uniform_grid@0.25")

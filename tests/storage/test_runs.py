@@ -217,6 +217,19 @@ def test_stage_and_parameters_come_from_the_catalogue(store):
     assert unknown.parameters == {"level": "3"}
 
 
+def test_a_plan_of_several_steps_names_all_of_its_stages(store):
+    text = "visiondrop@0.5+visiondrop_stages:mask=none@0.25"
+    summary = store.summary(store.add(make_run(strategy=text)))
+    assert (summary.strategy, summary.strategy_name) == (text, "visiondrop+visiondrop_stages")
+    assert summary.strategy_stage == "encoder+decoder"
+    first, second = summary.parameters["steps"]
+    assert (first["strategy"], first["budget"], first["parameters"]["merge"]) == ("visiondrop", "0.5", "sum")
+    assert (second["strategy"], second["budget"], second["parameters"]["mask"]) == ("visiondrop_stages", "0.25", "none")
+    assert [one.run for one in store.find(strategy="visiondrop+visiondrop_stages")] == [summary.run]
+    inside = store.summary(store.add(make_run(strategy="fastv@0.5+fastkv@0.25")))
+    assert inside.strategy_stage == "decoder"
+
+
 def test_lists_load_no_array_and_no_record(file_store):
     file_store.add(make_run())
     statements = []

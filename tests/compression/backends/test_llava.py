@@ -64,7 +64,7 @@ def masked_reference(
     stock: LlavaForConditionalGeneration, ids: Tensor, features: Tensor, dropped: list[int], layer: int
 ) -> Tensor:
     """Logits of the full-length model in which dropped positions cannot be attended from `layer` on."""
-    language = stock.model.language_model
+    language = stock.get_decoder()
     hidden = language.embed_tokens(ids).clone()
     hidden[0, (ids[0] == 4).nonzero()[:, 0]] = features
     length = ids.shape[1]

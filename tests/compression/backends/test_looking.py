@@ -151,6 +151,6 @@ def test_a_strategy_that_looks_comes_first():
     fastv, reduced = CATALOGUE.plan("fastv@0.5"), CATALOGUE.plan("downsample@0.5")
     assert looking(fastv) is None
     assert isinstance(looking(type(fastv)(reduced.steps + fastv.steps)), Downsample)
-    with pytest.raises(InvalidStrategyText, match="downsample reads the image itself, so it is the first step"):
-        looking(type(fastv)(fastv.steps + reduced.steps))
+    with pytest.raises(InvalidStrategyText, match="downsample acts before the language model and cannot follow"):
+        type(fastv)(fastv.steps + reduced.steps)
     assert Registry().register(Downsample).plan("downsample@0.5") == reduced
