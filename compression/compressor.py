@@ -167,6 +167,11 @@ class StrategyInfo:
     deviations: tuple[str, ...] = ()
     version: int = 1
 
+    @property
+    def without_budget(self) -> str:
+        """What holds where an adaptive strategy is given no budget, in words."""
+        return "no limit" if self.stage is Stage.ZOOM else "router chooses"
+
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name.
 
