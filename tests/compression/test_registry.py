@@ -49,6 +49,8 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "apet_stage",
         "covipal",
         "lvlm_csp",
+        "sparc",
+        "zoom",
         "tome",
         "downsample",
         "uniform_grid",
