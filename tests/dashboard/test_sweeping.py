@@ -83,6 +83,14 @@ class Counted:
         self.calls["encode"] += 1
         return self.vlm.encode(*arguments, **named)
 
+    def encode_reduced(self, *arguments):
+        self.calls["encode_reduced"] += 1
+        return self.vlm.encode_reduced(*arguments)
+
+    def encode_merged(self, *arguments):
+        self.calls["encode_merged"] += 1
+        return self.vlm.encode_merged(*arguments)
+
     def generate(self, *arguments, **named):
         if self.calls["generate"] == self.stop_after:
             raise KeyboardInterrupt
@@ -195,7 +203,7 @@ def test_strategies_that_encode_the_image_themselves_are_swept_without_the_share
     counted = Counted(embedded)
     with open_store("sqlite:///keepmap.db") as store:
         sweep = swept(store, asked(samples, ["tome@0.25", "downsample@0.25", "tome@8"]), counted)
-        assert counted.calls == {"generate": 12}
+        assert counted.calls == {"generate": 12, "encode_reduced": 2, "encode_merged": 2}
         assert (sweep.done, sweep.failed, sweep.refused) == (12, 0, 6)
         requests = store.swept_requests(sweep.sweep)
         assert {(one.strategy, one.state, one.lowest) for one in requests if one.state != "done"} == {

@@ -22,6 +22,7 @@ from compression.backends.llava import PROVIDES
 from compression.backends.sequence import rearranged
 from compression.compressor import Budget, Context, Plan, Step
 from compression.errors import MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
+from compression.layer import Heads
 from compression.selection import Selection
 from compression.sight import looking
 from compression.strategies import CATALOGUE
@@ -199,7 +200,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
 def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
     signals, count, views = case.tokens.signals, len(case.tokens), len(case.tokens.grid.views)
     inside = {Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION}
-    inside |= {Signal.ENCODER_BLOCKS} & case.vlm.provides  # what the tower can do, not what it says
+    inside |= {Signal.ENCODER_BLOCKS, Signal.CROPS} & case.vlm.provides  # what the model can do, not what it says
     assert set(signals) | inside == case.vlm.provides
     assert (Signal.CLS_ATTENTION in signals) == case.family.has_cls
     for name, values in signals.items():
@@ -305,7 +306,7 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())
         assert np.isfinite(ours.log_probabilities).all(), name
     assert hooks_on(case.vlm) == before
-    assert bool(refused) == (case.vlm.provides != PROVIDES)
+    assert bool(refused) == (case.vlm.provides != PROVIDES | {Signal.CROPS})
 
 
 @each_family
@@ -342,6 +343,7 @@ class Watching(FastKV):
     """Notes which positions lie behind the picture at its act, and which words SparseVLM would choose among them."""
 
     heard: ClassVar[list[tuple[list[int], list[int], int]]] = []
+    words: ClassVar[list[int]] = []  # behind the picture, where each layer's cache is compressed
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         assert context.state is not None
@@ -349,16 +351,23 @@ class Watching(FastKV):
         self.heard.append((state.behind.tolist(), rating_words(state).tolist(), state.length))
         return super().compress(tokens, budget, context)
 
+    def cached(self, heads: Heads, visual: Tensor, behind: Tensor, keep: int) -> Tensor | None:
+        self.words.append(len(behind))
+        assert behind[-1] == heads.key.shape[1] - 1
+        return super().cached(heads, visual, behind, keep)
+
 
 @each_size
 def test_what_follows_a_row_is_no_word_behind_the_picture(case: Case) -> None:
     Watching.heard.clear()
+    Watching.words.clear()
     plan = Plan((Step(Watching(layer=2), Budget(count=len(case.tokens) - 2)),))
     case.vlm.generate(case.tokens, prompt(*WORDS), plan)
     [(behind, raters, length)] = Watching.heard
     last = prompt(*WORDS).text.index("<image>") + len("<image>")
     after = case.vlm.tokenizer(prompt(*WORDS).text[last:], add_special_tokens=False)["input_ids"]
     assert behind == list(range(length - len(after), length))
+    assert Watching.words == [len(after)] * case.vlm.architecture.layers
     assert raters
     assert set(raters) <= set(behind)
 
@@ -512,14 +521,22 @@ def test_a_checkpoint_that_wants_remote_code_is_refused(tmp_path) -> None:
     told = '{"model_type": "other", "auto_map": {"AutoConfig": "code.OtherConfig"}, "architectures": ["Other"]}'
     (tmp_path / "config.json").write_text(told)
     (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')")
-    with pytest.raises(ModelUnavailable, match="cannot be loaded") as refused:
+    with pytest.raises(ModelUnavailable, match="cannot be loaded: it wants code of its own to be run") as refused:
         load_model(str(tmp_path))
     assert str(refused.value).count("\n") == 0
 
 
-def test_an_unknown_family_is_told_which_are_known(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UnknownModel) as refused:
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ('{"model_type": "bert"}', "of the family 'bert'"),
+        ('{"model_type": "nobody-knows"}', "of the family 'nobody-knows'"),
+        ("{}", "no config.json with a model_type"),
+    ],
+)
+def test_an_unknown_family_is_told_which_are_known(tmp_path, config, said) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UnknownModel, match=said) as refused:
         load_model(str(tmp_path))
     assert all(family.name in str(refused.value) for family in FAMILIES)
     assert {family.name for family in FAMILIES} | {"embedded"} == {known.family for known in known_models()}
