@@ -85,6 +85,41 @@ _KNOWN = (
         "model hub",
         "a network on first use, about 16 GB of memory",
     ),
+    KnownModel(
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "qwen2_5_vl",
+        "Qwen2.5-VL 3B",
+        "model hub",
+        "a network on first use, about 8 GB of memory",
+    ),
+    KnownModel(
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+        "qwen2_5_vl",
+        "Qwen2.5-VL 7B",
+        "model hub",
+        "a network on first use, about 17 GB of memory",
+    ),
+    KnownModel(
+        "Qwen/Qwen3-VL-2B-Instruct",
+        "qwen3_vl",
+        "Qwen3-VL 2B",
+        "model hub",
+        "a network on first use, about 5 GB of memory",
+    ),
+    KnownModel(
+        "Qwen/Qwen3-VL-4B-Instruct",
+        "qwen3_vl",
+        "Qwen3-VL 4B",
+        "model hub",
+        "a network on first use, about 9 GB of memory",
+    ),
+    KnownModel(
+        "Qwen/Qwen3-VL-8B-Instruct",
+        "qwen3_vl",
+        "Qwen3-VL 8B",
+        "model hub",
+        "a network on first use, about 18 GB of memory",
+    ),
 )
 
 
@@ -108,6 +143,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from compression.backends.llava import LlavaBackend
     from compression.backends.llava_next import LlavaNextBackend
     from compression.backends.llava_onevision import LlavaOnevisionBackend
+    from compression.backends.qwen2_5_vl import Qwen2_5VLBackend
+    from compression.backends.qwen3_vl import Qwen3VLBackend
 
     if name == "embedded":
         return EmbeddedBackend(device=device, dtype=dtype)
@@ -119,7 +156,14 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
             f"the model {name!r} cannot be loaded: {reason}; give a directory, a hub id on a machine with a "
             "network, or use the embedded model"
         ) from error
-    backends = (LlavaBackend, LlavaNextBackend, LlavaOnevisionBackend, InternVLBackend)
+    backends = (
+        LlavaBackend,
+        LlavaNextBackend,
+        LlavaOnevisionBackend,
+        InternVLBackend,
+        Qwen2_5VLBackend,
+        Qwen3VLBackend,
+    )
     families = {backend.family: backend for backend in backends}
     if kind not in families:
         raise UnknownModel(

@@ -134,7 +134,7 @@ class Given:
         grid: Where the picture's visual tokens lie, before any strategy.
         plan: The strategy.
         entering: What entered the language model.
-        features: Float [outputs, dim] of what entered.
+        features: Float [outputs, dim or more], what the language model was given of them.
         acts: Layer -> decision of the step before it.
     """
 
@@ -158,8 +158,8 @@ class Intervention:
     """What takes the place of a source within the call.
 
     Args:
-        visual: Float [rows, dim] that take the place of the visual tokens in order, over again where there are more
-            tokens than rows; None leaves them.
+        visual: Float [rows, dim], as wide as `Given.features`, that take the place of the visual tokens in order, over
+            again where there are more tokens than rows; None leaves them.
         words: The same for the question's words.
         hides_visual, hides_words: Whether nothing may attend to them.
         keeps_options: Whether the listed answers stay when the question's words are replaced or hidden.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.backends import attention
+from compression.backends.axes import Axes
 from compression.backends.base import SequenceLayout
 from compression.backends.hooks import Cut, Entering
 from compression.backends.sequence import rearranged
@@ -30,6 +31,10 @@ class Decoder(Protocol):
     @property
     def final_norm(self) -> nn.Module:
         """The norm behind the last layer."""
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding of the language model."""
 
     def heads_of(self, layer: int, entering: Entering) -> Heads:
         """Queries and keys that a decoder layer makes of what enters it."""
@@ -117,6 +122,7 @@ class Inside:
     layout: SequenceLayout
     entering: Selection
     family: Decoder
+    axes: Axes | None = None  # the ids of the present sequence where they have several axes
     teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
     acts: dict[int, Selection] = field(default_factory=dict)  # by layer
@@ -130,6 +136,11 @@ class Inside:
 
     def __post_init__(self) -> None:
         self._selection = Selection.prune(len(self.entering), self.layout.outputs)
+
+    @property
+    def left(self) -> Selection:
+        """What is left so far, over the outputs that entered."""
+        return self._selection
 
     def over_all(self) -> Selection:
         """What is left so far, over the original grid."""
@@ -175,7 +186,15 @@ class Inside:
         if not decision.is_pruning:
             visual = torch.from_numpy(here.visual).to(device)
             hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
-        if self.steps[layer].strategy.convention == "original":
+        renumbers = self.steps[layer].strategy.convention == "renumbered"
+        if self.axes is not None:
+            axes, (cos, sin) = self.axes.taken(source), (part[:, source] for part in coming.rotary)
+            if renumbers:
+                axes = axes.closed_up(self.layout.visual)
+                cos, sin = self.family.rotary(hidden, position_ids=axes.ids[:, None])
+            gained, self.axes = self.axes.following - axes.following, axes
+            return Cut(hidden, slots, coming.positions[source], (cos, sin)), gained
+        if not renumbers:
             return Cut(hidden, slots, coming.positions[source]), 0
         gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
         return Cut(hidden, slots, coming.positions[slots] - gone), here.length - self.layout.length

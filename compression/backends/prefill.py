@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
+from compression.backends.axes import Axes
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
 from compression.backends.inside import Inside, acts_of, guidance_layers, received
@@ -30,6 +31,7 @@ class Family(Protocol):
     architecture: Architecture
     device: str
     router: Router | None
+    entering_positions: Literal["original", "renumbered"]
 
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
@@ -60,8 +62,30 @@ class Family(Protocol):
     ) -> tuple[Tensor, SequenceLayout]:
         """Input ids int64 [1, length] and their layout."""
 
-    def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
-        """One pass of the stock model with our visual tokens in place of its own."""
+    def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes | None:
+        """The position ids of a sequence where they have several axes; None where the library counts."""
+
+    def given(self, features: Tensor, entering: Selection, tokens: VisualTokens) -> Tensor:
+        """All that the language model is given of outputs with these projected features, [outputs, dim or more]."""
+
+    def forward(
+        self,
+        ids: Tensor,
+        features: Tensor,
+        blocks: Sequence[NDArray[np.int64]],
+        *,
+        inside: Inside | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One pass of the stock model with our visual tokens in place of its own.
+
+        Args:
+            ids: int64 [1, length].
+            features: What `given` made.
+            blocks: Its outputs for each placeholder.
+            inside: What acts on them between the layers; None where nothing does.
+            kwargs: Told to the stock model.
+        """
 
 
 @dataclass
@@ -73,9 +97,10 @@ class Pass:
         cache: The library's key-value cache.
         entering: What entered the language model.
         selection: What was left after its last layer.
-        features: Float [outputs, dim] of the outputs that entered.
+        features: Float [outputs, dim or more], what the language model was given of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
         shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
+        axes: The position ids of what entered, where they have several axes.
     """
 
     logits: Tensor
@@ -89,6 +114,7 @@ class Pass:
     shifts: tuple[int, ...]
     compress_seconds: float
     prefill_seconds: float
+    axes: Axes | None = None
 
 
 def stop_if(cancel: Cancel | None) -> None:
@@ -122,13 +148,16 @@ def prefill(
     synchronise(family.device)
     start = time.perf_counter()
     entering, features = compress_before(family, tokens, plan, context)
+    features = family.given(features, entering, tokens)
     synchronise(family.device)
     compressed = time.perf_counter()
     blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
+    axes = family.place(ids, entering, tokens.grid)
+    places = None if axes is None else axes.for_library()
     steps = acts_of(plan, len(tokens.grid), layers)
     looked = time.perf_counter()
-    teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
+    teachers = look_ahead(family, ids, features, blocks, layout, places, guidance_layers(steps, layers))
     inside = Inside(
         steps=steps,
         teachers=teachers,
@@ -137,6 +166,7 @@ def prefill(
         layout=layout,
         entering=entering,
         family=family,
+        axes=axes,
         seconds=time.perf_counter() - looked,
     )
 
@@ -151,7 +181,9 @@ def prefill(
         return inside.before(layer, coming)
 
     with cut_between(family.decoder_layers, before), attention.listening(hear):
-        output = family.forward(ids, features, blocks, use_cache=True, logits_to_keep=1)
+        output = family.forward(
+            ids, features, blocks, inside=inside, position_ids=places, use_cache=True, logits_to_keep=1
+        )
         logits = output.logits[0, -1].float()
         synchronise(family.device)
     end = time.perf_counter()
@@ -167,6 +199,7 @@ def prefill(
         shifts=tuple(inside.shifts),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
+        axes=axes,
     )
 
 
@@ -176,6 +209,7 @@ def look_ahead(
     features: Tensor,
     blocks: Sequence[NDArray[np.int64]],
     layout: SequenceLayout,
+    places: Tensor | None,
     layers: set[int],
 ) -> dict[int, Tensor]:
     """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass."""
@@ -187,7 +221,7 @@ def look_ahead(
 
     if layers:
         with attention.listening(hear):
-            family.forward(ids, features, blocks, use_cache=False, logits_to_keep=1)
+            family.forward(ids, features, blocks, position_ids=places, use_cache=False, logits_to_keep=1)
         synchronise(family.device)
     return found
 
@@ -213,7 +247,7 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
         raise InvalidStrategyText(f"a plan has one step before the language model, got {len(steps)}; leave one")
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
-    selection = replace(decided, diagnostics={**decided.diagnostics, "positions": "renumbered"})
+    selection = replace(decided, diagnostics={**decided.diagnostics, "positions": family.entering_positions})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
         return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))
     return selection, selection.apply(projected)

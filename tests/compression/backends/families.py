@@ -27,7 +27,12 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
@@ -71,6 +76,7 @@ class Family:
         tokenizer: The checkpoint's tokenizer.
         reading: What the family's processor asks of the image processor.
         merge: Patches along one edge of a visual token.
+        axes: Axes of its position ids.
     """
 
     name: str
@@ -83,6 +89,7 @@ class Family:
     tokenizer: Callable[[], Any] = tiny_tokenizer
     reading: Mapping[str, Any] = field(default_factory=dict)
     merge: int = 1
+    axes: int = 1
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint."""
@@ -97,7 +104,7 @@ class Family:
         made = type(self.images()).from_pretrained(folder)(
             images=image, input_data_format="channels_last", return_tensors="pt", **self.reading
         )
-        return {name: made[name] for name in ("pixel_values", "image_sizes") if name in made}
+        return {name: made[name] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in made}
 
 
 def llava_config() -> LlavaConfig:
@@ -150,6 +157,45 @@ def internvl_tokenizer() -> Any:
     return made
 
 
+# Two blocks of four have no window (tokens 4 x 4), and the last one has.
+QWEN_TOWER: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "depth": 4, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2,
+    "out_hidden_size": TEXT["hidden_size"],
+}  # fmt: skip
+QWEN_IDS = {"image_token_id": 4, "vision_start_token_id": 21, "vision_end_token_id": 22, "video_token_id": 23}
+
+
+def qwen_text(head_dim: int, section: list[int]) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section}
+    return {**TEXT, "vocab_size": TEXT["vocab_size"] + 3, "head_dim": head_dim, "rope_parameters": rope}
+
+
+def qwen2_5_config() -> Qwen2_5_VLConfig:
+    return Qwen2_5_VLConfig(
+        vision_config={**QWEN_TOWER, "window_size": 64, "fullatt_block_indexes": [0, 2]},
+        text_config=qwen_text(6, [1, 1, 1]),
+        **QWEN_IDS,
+    )
+
+
+def qwen3_config() -> Qwen3VLConfig:
+    return Qwen3VLConfig(
+        vision_config={**QWEN_TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2]},
+        text_config=qwen_text(12, [2, 2, 2]),
+        **QWEN_IDS,
+    )
+
+
+def qwen_tokenizer() -> Any:
+    words = {"vision_bos_token": "<vision>", "vision_eos_token": "</vision>", "video_token": "<video>"}
+    made = tiny_tokenizer("<pad_image>", **words)
+    made.chat_template = (
+        "{% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}USER: <vision><pad_image></vision> "
+        "{% else %}{{ part['text'] }} ASSISTANT:{% endif %}{% endfor %}"
+    )
+    return made
+
+
 NEXT_SHEETS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 ONEVISION_SHEETS = [[34 * rows, 34 * cols] for rows in range(1, 5) for cols in range(1, 5)]
 SQUARE = {"height": 32, "width": 32}
@@ -195,6 +241,34 @@ FAMILIES = (
         reading={"crop_to_patches": True},
         merge=2,
     ),
+    Family(
+        "qwen2_5_vl",
+        Qwen2_5_VLForConditionalGeneration,
+        qwen2_5_config,
+        lambda: Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 48 * 48, "longest_edge": 128 * 128}, patch_size=8, merge_size=2
+        ),
+        ((48, 48), (64, 96), (50, 100), (37, 90), (200, 33), (200, 150)),
+        has_cls=False,
+        picture="<vision><pad_image></vision>",
+        tokenizer=qwen_tokenizer,
+        merge=2,
+        axes=3,
+    ),
+    Family(
+        "qwen3_vl",
+        Qwen3VLForConditionalGeneration,
+        qwen3_config,
+        lambda: Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 48 * 48, "longest_edge": 128 * 128}, patch_size=8, merge_size=2
+        ),
+        ((48, 48), (64, 96), (50, 100), (37, 90), (200, 33), (200, 150)),
+        has_cls=False,
+        picture="<vision><pad_image></vision>",
+        tokenizer=qwen_tokenizer,
+        merge=2,
+        axes=3,
+    ),
 )
 
 
@@ -203,7 +277,7 @@ def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[i
 
     The first row is the whole view. Numbers are laid out and unpadded by the library's own functions.
     """
-    if family.name in ("llava", "internvl"):
+    if family.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl"):
         return [list(range(tokens))]
     side, patch = config.vision_config.image_size, config.vision_config.patch_size
     edge = side // patch
