@@ -143,7 +143,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from compression.backends.llava import LlavaBackend
     from compression.backends.llava_next import LlavaNextBackend
     from compression.backends.llava_onevision import LlavaOnevisionBackend
-    from compression.backends.qwen2_5_vl import Qwen2_5VLBackend
+    from compression.backends.qwen2_5_vl import Qwen25VLBackend
     from compression.backends.qwen3_vl import Qwen3VLBackend
 
     if name == "embedded":
@@ -161,7 +161,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
         LlavaNextBackend,
         LlavaOnevisionBackend,
         InternVLBackend,
-        Qwen2_5VLBackend,
+        Qwen25VLBackend,
         Qwen3VLBackend,
     )
     families = {backend.family: backend for backend in backends}

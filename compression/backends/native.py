@@ -28,8 +28,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
-from compression.backends.axes import Axes
 from compression.backends.asking import ask, give
+from compression.backends.axes import Axes
 from compression.backends.base import (
     NO_INTERVENTION,
     Architecture,

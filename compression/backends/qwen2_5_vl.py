@@ -49,7 +49,7 @@ LONGEST = 200
 """Longer edge of an image over its shorter one at most; the library's constant."""
 
 
-class Qwen2_5VLBackend(TiledBackend):
+class Qwen25VLBackend(TiledBackend):
     """A Qwen2.5-VL checkpoint: one view of any shape, each token made of two by two patches."""
 
     family = "qwen2_5_vl"
@@ -78,8 +78,8 @@ class Qwen2_5VLBackend(TiledBackend):
         """
         if max(image_size) > LONGEST * min(image_size):
             raise InvalidGrid(
-                f"the image has {image_size[1]:,} × {image_size[0]:,} pixels; this model reads images whose longer edge "
-                f"is at most {LONGEST} times the shorter one; choose a part of it"
+                f"the image has {image_size[1]:,} × {image_size[0]:,} pixels; this model reads images whose longer "
+                f"edge is at most {LONGEST} times the shorter one; choose a part of it"
             )
         size = self.processor.size
         height, width = smart_resize(*image_size, self.side, size["shortest_edge"], size["longest_edge"])
@@ -143,7 +143,8 @@ class Qwen2_5VLBackend(TiledBackend):
         order, _ = get_vision_window_index(
             self.patch_grid(grid), vision.spatial_merge_size, vision.window_size, vision.patch_size
         )
-        return order.argsort().to(self.device)
+        places: Tensor = order.argsort().to(self.device)
+        return places
 
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
@@ -157,13 +158,16 @@ class Qwen2_5VLBackend(TiledBackend):
 
         def read(patches: Tensor) -> Tensor:
             """In reading order, those of a token side by side: [tokens, merge², ...]."""
-            return patches.unflatten(0, (-1, self.merge**2))[order]
+            tokens: Tensor = patches.unflatten(0, (-1, self.merge**2))
+            return tokens[order]
 
         # each [patches, heads, head dim]
         query, key, _ = read(heard["qkv"]).flatten(0, 1).unflatten(1, (3, attend.num_heads, -1)).unbind(1)
         angles = tower.rotary_pos_emb(query, get_vision_position_ids(shape, self.merge))
-        turned = (part.transpose(0, 1).float() for part in apply_rotary_pos_emb_vision(query, key, *angles))
-        received = received_by(*(part[None] for part in turned), attend.scaling)[0]
+        turned_query, turned_key = (
+            part.transpose(0, 1)[None].float() for part in apply_rotary_pos_emb_vision(query, key, *angles)
+        )
+        received = received_by(turned_query, turned_key, attend.scaling)[0]
         features = read(made.last_hidden_state).flatten(1)
         signals = {
             Signal.FEATURES: features,

@@ -1,13 +1,14 @@
 """Qwen3-VL checkpoints: a tower without windows, deep-stack planes, and a Qwen3 language model with interleaved mRoPE.
 
-What this backend changes of `Qwen2_5VLBackend`:
+What this backend changes of `Qwen25VLBackend`:
 
 * a patch attends to the whole image in every block: the signals are those of the last one. Tokens are 32 pixels wide;
 * mergers behind further blocks of the tower make the deep-stack planes, which the first layers of the language model
   add to the visual tokens behind them (`DEEPSTACK`). They are cut and merged with the tokens by the same selection: a
   merged token's plane is the weighted sum of those of its sources. The planes travel beside the projected features (the
-  language model is given [outputs, (1 + planes) · dim]) and are added here instead of by the library, whose own addition
-  holds a mask of the whole sequence and cannot follow a cut between the layers.
+  language model is given [outputs, (1 + planes) · dim]) and are added here instead of by the library, whose own
+  addition holds a mask of the whole sequence and cannot follow a cut between the layers;
+* `score` is differentiable by the projected features; the planes stay what the tower made of them.
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-import numpy as np
-
 from compression.backends.hooks import added_behind
 from compression.backends.inside import Inside
-from compression.backends.qwen2_5_vl import PROVIDES, Qwen2_5VLBackend
+from compression.backends.qwen2_5_vl import PROVIDES, Qwen25VLBackend
 from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
 
-class Qwen3VLBackend(Qwen2_5VLBackend):
+class Qwen3VLBackend(Qwen25VLBackend):
     """A Qwen3-VL checkpoint: as Qwen2.5-VL, and further layers read the picture too."""
 
     family = "qwen3_vl"

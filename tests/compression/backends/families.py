@@ -77,6 +77,8 @@ class Family:
         reading: What the family's processor asks of the image processor.
         merge: Patches along one edge of a visual token.
         axes: Axes of its position ids.
+        is_tiled: Whether the tower reads squares of one size.
+        seed: Of its weights; some speak one word only, or none.
     """
 
     name: str
@@ -90,10 +92,12 @@ class Family:
     reading: Mapping[str, Any] = field(default_factory=dict)
     merge: int = 1
     axes: int = 1
+    is_tiled: bool = True
+    seed: int = 0
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         randomise(self.model(self.config())).save_pretrained(folder)
         self.images().save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
@@ -254,6 +258,8 @@ FAMILIES = (
         tokenizer=qwen_tokenizer,
         merge=2,
         axes=3,
+        is_tiled=False,
+        seed=6,
     ),
     Family(
         "qwen3_vl",
@@ -268,6 +274,8 @@ FAMILIES = (
         tokenizer=qwen_tokenizer,
         merge=2,
         axes=3,
+        is_tiled=False,
+        seed=7,
     ),
 )
 
@@ -290,3 +298,24 @@ def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[i
     ratio = (len(sheet) * len(sheet[0]) / (9 * edge**2)) ** 0.5
     lines, across = int(len(sheet) // ratio), int(len(sheet[0]) // ratio)
     return [list(range(edge**2))] + [[edge**2 + row * across + col for col in range(across)] for row in range(lines)]
+
+
+def ids_of_axes(ids: list[int], shape: Size) -> Tensor:
+    """Position ids [3, 1, length] of a sequence with one picture of (rows, cols) tokens, written down one by one.
+
+    The paper of Qwen2-VL, arXiv 2409.12191, section 2.1: words count up on all three axes; a picture's tokens have the
+    temporal id of its beginning and the ids of their row and column; words go on behind the largest id so far.
+    """
+    made: list[tuple[int, int, int]] = []
+    coming = seen = 0
+    for one in ids:
+        if one == 4:
+            row, col = divmod(seen, shape[1])
+            made.append((coming, coming + row, coming + col))
+            seen += 1
+            continue
+        if made:
+            coming = max(map(max, made)) + 1
+        made.append((coming, coming, coming))
+        coming += 1
+    return torch.tensor(made).T[:, None]
