@@ -178,7 +178,12 @@ NO_INTERVENTION = Intervention()
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP."""
+    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP.
+
+    Of the encoder: `encoder_has_cls` says whether a [CLS] goes with the patches of a view, `encoder_is_gated` whether
+    its MLP has three matrices instead of two, `encoder_windowed_layers` in how many layers a patch attends to at most
+    `encoder_window` patches instead of all.
+    """
 
     layers: int
     dim: int
@@ -190,6 +195,10 @@ class Architecture:
     encoder_layers: int
     encoder_dim: int
     encoder_ffn: int
+    encoder_has_cls: bool = True
+    encoder_is_gated: bool = False
+    encoder_windowed_layers: int = 0
+    encoder_window: int = 0
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class NativeBackend(ABC):
 
     family: str
     provides: frozenset[Signal]
+    has_cls: bool
     model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
     labels: tuple[str, ...] = ()
@@ -127,6 +128,7 @@ class NativeBackend(ABC):
             encoder_layers=vision.num_hidden_layers,
             encoder_dim=vision.hidden_size,
             encoder_ffn=vision.intermediate_size,
+            encoder_has_cls=self.has_cls,
         )
         self.image_id = int(self.config.image_token_id)
         self.image_word = self.word_of(self.image_id)

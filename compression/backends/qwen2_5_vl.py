@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,6 +34,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from compression.backends.axes import Axes, places_on
+from compression.backends.base import Architecture
 from compression.backends.hooks import tapped, with_word_ids
 from compression.backends.llava import received_by
 from compression.backends.native import INSIDE
@@ -58,6 +61,22 @@ class Qwen25VLBackend(TiledBackend):
     processor_class: ClassVar[Any] = Qwen2VLImageProcessorPil
     has_cls = False
     entering_positions = "original"
+
+    def __init__(
+        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
+    ) -> None:
+        super().__init__(source, name=name, device=device, dtype=dtype)
+        self.architecture = self.with_blocks(self.architecture)
+
+    def with_blocks(self, architecture: Architecture) -> Architecture:
+        """What the tower's blocks do, for the estimated cost."""
+        vision = self.config.vision_config
+        return replace(
+            architecture,
+            encoder_is_gated=True,
+            encoder_windowed_layers=vision.depth - len(vision.fullatt_block_indexes),
+            encoder_window=(vision.window_size // self.side * self.merge) ** 2,
+        )
 
     # ------------------------------------------------------------------ image
     @property

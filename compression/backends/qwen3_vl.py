@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
+from compression.backends.base import Architecture
 from compression.backends.hooks import added_behind
 from compression.backends.inside import Inside
 from compression.backends.qwen2_5_vl import PROVIDES, Qwen25VLBackend
@@ -37,6 +38,10 @@ class Qwen3VLBackend(Qwen25VLBackend):
     family = "qwen3_vl"
     provides = PROVIDES | {Signal.DEEPSTACK}
     model_class: ClassVar[Any] = Qwen3VLForConditionalGeneration
+
+    def with_blocks(self, architecture: Architecture) -> Architecture:
+        """All blocks are of the usual kind."""
+        return architecture
 
     @property
     def looking(self) -> int:

@@ -166,6 +166,15 @@ def test_a_tower_in_which_every_patch_keeps_to_its_window_is_refused(tmp_path_fa
     case.vlm.config.vision_config.fullatt_block_indexes = blocks
 
 
+def test_the_architecture_says_what_the_towers_blocks_do(qwen: Case) -> None:
+    blocks, told = qwen.stock.model.visual.blocks, qwen.vlm.architecture
+    linear = [part.weight.numel() for part in blocks[0].mlp.modules() if isinstance(part, torch.nn.Linear)]
+    assert sum(linear) == (3 if told.encoder_is_gated else 2) * told.encoder_dim * told.encoder_ffn
+    assert (told.encoder_layers, told.encoder_has_cls) == (len(blocks), False)
+    windows = (2, 64) if qwen.family.name == "qwen2_5_vl" else (0, 0)
+    assert (told.encoder_windowed_layers, told.encoder_window) == windows
+
+
 # ---------------------------------------------------------------------- position ids
 def test_position_ids_are_those_of_the_whole_grid_of_which_the_kept_tokens_keep_theirs(sized: Case) -> None:
     count = len(sized.tokens)
