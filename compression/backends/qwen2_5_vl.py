@@ -8,8 +8,8 @@ What this backend changes of `TiledBackend`:
   merger reads, the patches' features side by side;
 * the tower orders its patches by windows; everything is put back in reading order. `RECEIVED_ATTENTION` is that of the
   last block in which a patch attends to the whole image, summed over a token's patches so that it is still a share;
-  blocks in between attend within windows of 112 pixels. `KEYS` are of that block, before rotary positions, the mean of
-  the patches'. There is no [CLS];
+  the other blocks attend within windows (112 pixels in the released checkpoints). `KEYS` are of that block, before
+  rotary positions, the mean of the patches'. There is no [CLS];
 * position ids have three axes (`Axes`): they are those of the whole grid, of which the kept tokens keep theirs, as the
   selection's diagnostics say (`positions`).
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,14 +38,12 @@ from compression.backends.base import Architecture
 from compression.backends.hooks import tapped, with_word_ids
 from compression.backends.llava import received_by
 from compression.backends.native import INSIDE
+from compression.backends.prefill import Pass
 from compression.backends.tiled import TiledBackend
 from compression.errors import InvalidGrid, ModelUnavailable
 from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
-
-if TYPE_CHECKING:
-    from compression.backends.prefill import Pass
 
 PROVIDES = INSIDE | {Signal.FEATURES, Signal.PROJECTED, Signal.RECEIVED_ATTENTION, Signal.KEYS}
 LONGEST = 200
