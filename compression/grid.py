@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from compression.errors import InvalidBudget, InvalidGrid
 
+THUMBNAIL = "thumbnail"
+"""Name of the view that shows the whole image beside its parts."""
+
 Box: TypeAlias = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the original image, half-open."""
 
@@ -83,6 +86,12 @@ class TokenGrid:
         for view in self.views:
             starts.append(starts[-1] + len(view))
         return tuple(starts)
+
+    @property
+    def thumbnail(self) -> int | None:
+        """The view that shows the whole image beside its parts, or None."""
+        names = [view.name for view in self.views]
+        return names.index(THUMBNAIL) if THUMBNAIL in names and len(names) > 1 else None
 
     def tokens_of(self, view: int) -> slice:
         """The slice of the tokens of one view."""

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+def attention_rows(
+    query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None, sees: Tensor | None = None
+) -> Tensor:
     """Softmax rows of causal attention for chosen queries, recomputed in float32.
 
     Args:
@@ -21,6 +23,7 @@ def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float
         positions: int64 [rows] into the queries.
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
+        sees: int64 [columns], keys that every query sees under plain causal attention, also those behind it.
 
     Returns:
         float32 [heads, rows, keys].
@@ -28,13 +31,17 @@ def attention_rows(query: Tensor, key: Tensor, positions: Tensor, scaling: float
     heads, length, keys = query.shape[1], query.shape[2], key.shape[2]
     # Query heads that share a key head are stacked as rows: repeating the keys would copy them all.
     stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
-    scores = (stacked @ key[0].transpose(-1, -2)).view(1, heads, -1, keys).float() * scaling
+    # In float32 before the product: in half precision it overflows where the keys have a large bias.
+    scores = (stacked.float() @ key[0].float().transpose(-1, -2)).view(1, heads, -1, keys) * scaling
     if mask is not None:
         wanted = mask[:, :, positions if mask.shape[2] > 1 else slice(None), :keys]
         scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()
     elif length > 1:
         last = positions + keys - length
-        scores = scores.masked_fill(torch.arange(keys, device=key.device)[None] > last[:, None], float("-inf"))
+        hidden = torch.arange(keys, device=key.device)[None] > last[:, None]
+        if sees is not None:
+            hidden[:, sees.to(key.device)] = False
+        scores = scores.masked_fill(hidden, float("-inf"))
     return scores.softmax(-1)[0]
 
 
@@ -54,15 +61,15 @@ class Heads:
     scaling: float
     mask: Tensor | None = None
 
-    def rows(self, positions: Tensor, *, causal: bool = True) -> Tensor:
+    def rows(self, positions: Tensor, *, sees: Tensor | None = None) -> Tensor:
         """Attention of chosen queries, float32 [heads, rows, length], each row summing to one.
 
         Args:
             positions: int64 [rows] into the sequence.
-            causal: Whether a query sees what precedes it only, as in the model; else it sees the whole sequence.
+            sees: int64 [columns], positions that every query sees beside those that precede it; None as in the model.
         """
-        mask = self.mask if causal else torch.zeros(1, 1, 1, self.key.shape[1], device=self.key.device)
-        return attention_rows(self.query[None], self.key[None], positions.to(self.key.device), self.scaling, mask)
+        mask = self.mask if sees is None else None
+        return attention_rows(self.query[None], self.key[None], positions.to(self.key.device), self.scaling, mask, sees)
 
 
 @dataclass(frozen=True)

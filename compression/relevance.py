@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Strategy
+from compression.similarity import ROWS_AT_ONCE
 from compression.tokens import Signal, VisualTokens, unit_rows
 
 FALLBACK = "similarity in the language model's embedding space, positive sign, where the model has no text tower"
@@ -67,7 +68,10 @@ def relevance(strategy: Strategy, tokens: VisualTokens, context: Context, sign: 
     else:
         unit = unit_rows(strategy.signal(tokens, Signal.PROJECTED))
         words = unit_rows(strategy.words(tokens, context)).to(unit)
-        space, cosines = "language", unit @ words.sum(dim=0) / max(1, len(words))
+        # In float64, so that equal tokens are equally relevant: a float32 product rounds them apart.
+        total = words.double().sum(dim=0)
+        dots = torch.cat([part.double() @ total for part in torch.split(unit, ROWS_AT_ONCE)])
+        space, cosines = "language", (dots / max(1, len(words))).to(unit.dtype)
     if sign == "auto":
         sign = "negative" if space == "joint" else "positive"
     return Relevance(-cosines if sign == "negative" else cosines, space, sign)

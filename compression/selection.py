@@ -223,12 +223,14 @@ class Selection:
     def target(self) -> NDArray[np.int64]:
         """The token that took each token, int64 [tokens]: itself if kept, its heaviest output's anchor, or -1.
 
+        Of equally heavy outputs it is the first.
         A token merged into outputs without area only has target -1.
         """
         target = np.full(self.tokens, -1, dtype=np.int64)
         placed = (self.anchor[self.weight_output] >= 0) & (self.weight_token < self.tokens) & (self.weight_value > 0)
-        order = np.argsort(self.weight_value[placed], kind="stable")  # the heaviest is written last
-        target[self.weight_token[placed][order]] = self.anchor[self.weight_output[placed][order]]
+        backwards = np.flatnonzero(placed)[::-1]
+        order = backwards[np.argsort(self.weight_value[backwards], kind="stable")]  # the heaviest, first one is last
+        target[self.weight_token[order]] = self.anchor[self.weight_output[order]]
         kept = self.fate == Fate.KEPT
         target[kept] = np.flatnonzero(kept)
         return target

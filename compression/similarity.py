@@ -18,6 +18,8 @@ from compression.tokens import unit_rows
 
 ROWS_AT_ONCE = 1024  # rows of a similarity matrix held at a time: 256 MiB of float32 against 65,536 columns
 
+SLACK = 1e-6  # cosines of equal tokens differ by less: a matrix product rounds its columns differently
+
 RESIDUE = 1e-6  # share of a unit vector's square that float32 rounding leaves once it is in the span of others
 
 Offset = tuple[int, int]
@@ -46,20 +48,39 @@ def stable_topk(scores: Tensor, count: int) -> Tensor:
     return torch.sort(wide, descending=True, stable=True).indices[:count]
 
 
+def first_largest(values: Tensor, slack: float = SLACK) -> Tensor:
+    """Index of the largest value along the last axis, int64; of those within `slack` of it, the first.
+
+    Products of equal rows may differ in their last bits, so that a plain argmax would choose among them by chance.
+
+    >>> int(first_largest(torch.tensor([0.2, 0.9999999, 1.0])))
+    1
+    """
+    return (values >= values.amax(-1, keepdim=True) - slack).to(torch.uint8).argmax(-1)
+
+
+def over_heads(rows: Tensor) -> Tensor:
+    """The sum over heads, [heads, ..., N] to float32 [..., N]; equal columns have equal sums.
+
+    In float64, because the order in which float32 is summed differs between columns.
+    """
+    return rows.detach().double().sum(dim=0).float()
+
+
 def cosine(left: Tensor, right: Tensor) -> Tensor:
     """Cosine of every row of [a, dim] with every row of [b, dim], float32 [a, b]; 0 where a row is zero."""
     return unit_rows(left) @ unit_rows(right).T
 
 
 def best_match(rows: Tensor, targets: Tensor) -> Tensor:
-    """The target of highest cosine for each row, int64 [rows]; on ties the first target.
+    """The target of highest cosine for each row, int64 [rows]; of targets within `SLACK` of it, the first.
 
     Args:
         rows: Float [rows, dim].
         targets: Float [targets, dim], at least one.
     """
     unit, unit_targets = unit_rows(rows), unit_rows(targets)
-    found = [(part @ unit_targets.T).argmax(dim=1) for part in torch.split(unit, ROWS_AT_ONCE)]
+    found = [first_largest(part @ unit_targets.T) for part in torch.split(unit, ROWS_AT_ONCE)]
     return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=rows.device)
 
 
@@ -101,7 +122,7 @@ def farthest_point(features: Tensor, count: int, first: int) -> tuple[Tensor, Te
 
 
 def farthest_first(
-    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor
+    distance_to: Callable[[Tensor], Tensor], tokens: int, count: int, first: Tensor, slack: float = SLACK
 ) -> tuple[Tensor, Tensor]:
     """Choose tokens one by one, each the farthest from those already chosen, in any distance.
 
@@ -110,6 +131,7 @@ def farthest_first(
         tokens: How many there are.
         count: How many to choose, 1..tokens.
         first: The token to start from, int64 scalar on the device of the distances.
+        slack: Distances so near to the largest count as equal to it, and the first of them is chosen.
 
     Returns:
         As `farthest_point`.
@@ -123,7 +145,7 @@ def farthest_first(
         open_[pick] = False
         nearer = torch.minimum(distance, distance_to(pick))
         distance = torch.where(open_, nearer, distance)
-        pick = torch.where(open_, distance, -torch.inf).argmax()
+        pick = first_largest(torch.where(open_, distance, -torch.inf), slack)
     return chosen, distance
 
 
@@ -262,7 +284,8 @@ def greedy_determinant(features: Tensor, quality: Tensor, count: int) -> Tensor:
     rows = torch.empty(min(count, *unit.shape), len(unit), dtype=unit.dtype, device=unit.device)
     chosen: list[int] = []
     for step in range(len(rows)):
-        pick = int(torch.where(outside > RESIDUE, gain * outside, -torch.inf).argmax())
+        worth = torch.where(outside > RESIDUE, gain * outside, -torch.inf)
+        pick = int(first_largest(worth, SLACK * float(worth.detach().amax().clamp_min(0))))
         if outside[pick] <= RESIDUE:
             break
         row = unit @ unit[pick] - rows[:step, pick] @ rows[:step]

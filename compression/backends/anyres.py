@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers.image_processing_utils import select_best_resolution
 
 from compression.backends.embedded.cells import cell_name
-from compression.grid import View
+from compression.grid import THUMBNAIL, View
 
 Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
 """Brings an image uint8 [height, width, 3] to a (height, width)."""
@@ -112,7 +112,7 @@ class Tiling:
         height, width = self.image_size
         # A side that is no multiple of the patch leaves a margin without tokens.
         seen = self.edge * self.patch / self.side
-        made = [View(self.edge, self.edge, (0.0, 0.0, width * seen, height * seen), "thumbnail")]
+        made = [View(self.edge, self.edge, (0.0, 0.0, width * seen, height * seen), THUMBNAIL)]
         for tile in self.tiles():
             top, bottom = (self._original(tile.row, line, 0) for line in tile.lines)
             left, right = (self._original(tile.col, place, 1) for place in tile.across)

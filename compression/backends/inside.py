@@ -101,12 +101,18 @@ def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
 
 
 def received(heads: Heads, layout: SequenceLayout) -> Tensor:
-    """Attention of the question's words to each visual token, summed over heads and words, float32 [tokens] on the CPU.
+    """Attention of the question's words to each output that entered, summed over heads and words.
 
     A question without words leaves the answer position to look.
+
+    Returns:
+        float32 [outputs] on the CPU, in the order of the selection, in which a model need not read its tokens.
     """
     words = layout.question if len(layout.question) else np.array([layout.answer])
-    return heads.rows(torch.from_numpy(words)).sum(dim=(0, 1)).cpu()[torch.from_numpy(layout.visual)]
+    rows = heads.rows(torch.from_numpy(words)).sum(dim=(0, 1)).cpu()
+    found = torch.zeros(len(layout.outputs))
+    found[torch.from_numpy(layout.outputs)] = rows[torch.from_numpy(layout.visual)]
+    return found
 
 
 @dataclass

@@ -30,7 +30,7 @@ from compression.backends.native import INSIDE
 from compression.backends.sequence import blocks_of
 from compression.backends.tiled import TiledBackend
 from compression.errors import ModelUnavailable
-from compression.grid import TokenGrid, View
+from compression.grid import THUMBNAIL, TokenGrid, View
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -103,7 +103,7 @@ class InternVLBackend(TiledBackend):
                 box = (col * width / cols, row * height / rows, (col + 1) * width / cols, (row + 1) * height / rows)
                 name = cell_name(row, col) if cols <= 8 else f"{row + 1},{col + 1}"
                 made.append(View(self.edge, self.edge, box, name))
-        return (*made, View(self.edge, self.edge, whole, "thumbnail"))
+        return (*made, View(self.edge, self.edge, whole, THUMBNAIL))
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The tokens of all tiles and of the whole view."""

@@ -7,7 +7,8 @@ What this backend changes of `LlavaBackend`:
 * tokens on the sheet's padding are removed and belong to no view, as in the stock model;
 * one placeholder stands for the picture: the whole view, then the sheet row by row across the tiles;
 * `image_newline` is no visual token. It follows each row of the sheet of which a token is left; outputs without a place
-  of their own follow the last row;
+  of their own follow the last row. Outputs in an order that a strategy defined keep it tile by tile, and a newline
+  follows each tile;
 * for an image that was read smaller than it is, the tiling is still that of the original size.
 """
 
@@ -63,12 +64,18 @@ class LlavaNextBackend(TiledBackend):
         return self.tiling(grid.image_size).places()
 
     def blocks(self, selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
-        """One block: the whole view's outputs, then row by row those of the sheet and a separator."""
+        """One block: the whole view's outputs, then row by row those of the sheet and a separator.
+
+        Outputs in an order of their own, such as a path, keep it, with one separator behind each tile: rows would
+        break it up.
+        """
         whole, *tiles = blocks_of(selection, grid)
         outputs = np.concatenate(tiles)
         anchor = selection.anchor[outputs]
         placed = outputs[anchor >= 0]
         rows, cols = (of[anchor[anchor >= 0] - grid.starts[1]] for of in self.places(grid))
+        if (np.diff(anchor[anchor >= 0]) < 0).any():
+            return [np.concatenate([whole, *(np.append(tile, SEPARATOR) for tile in tiles if len(tile))])]
         placed, rows = placed[order := np.lexsort((cols, rows))], rows[order]
         parts = [whole]
         for row in np.unique(rows):

@@ -14,7 +14,7 @@ from torch import Tensor
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 SHARES = (0.5, 0.25, 0.11)
@@ -43,7 +43,7 @@ class AdaptInfer(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="adaptinfer",
         title="AdaptInfer",
-        paper="AdaptInfer, arXiv 2508.06084",
+        paper="AdaptInfer, arXiv 2508.06084, 2025",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
         reduces="prunes",
@@ -92,7 +92,7 @@ class AdaptInfer(DecoderStrategy):
             MissingSignal: the context holds no state of a layer with these tokens.
         """
         count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
-        rows = state.previous.rows(state.behind).mean(dim=0)
+        rows = over_heads(heads := state.previous.rows(state.behind)) / len(heads)
         weights = self._weigh(rows[:, state.behind])
         scores = weights @ rows[:, state.columns]
         kept = np.sort(as_numpy(stable_topk(scores, count)))

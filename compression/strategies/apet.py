@@ -14,7 +14,7 @@ from torch import Tensor
 from compression.budget import split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import ROWS_AT_ONCE, as_numpy, best_match, density_peaks, farthest_first, stable_topk
+from compression.similarity import ROWS_AT_ONCE, SLACK, as_numpy, best_match, density_peaks, farthest_first, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 TRACE = 1e-6
@@ -36,7 +36,7 @@ class ApET(Strategy):
     large error, and the basis has fewer tokens than a feature has numbers. Ties break by token index.
     Source: ApET, CVPR 2026, arXiv 2602.19870, and its released code.
 
-    Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds and no N x N matrix.
+    Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds, density peaks 2*N*N*D more, and no N x N matrix.
     """
 
     basis: int = 10
@@ -85,6 +85,7 @@ class ApET(Strategy):
                 choices=("view", "image"),
             ),
         ),
+        labels=("encoder stage only: no reduction inside the language model",),
         deviations=(
             "The stage inside the language model is left out; the budget is met after the encoder.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",
@@ -196,7 +197,8 @@ def farthest_basis(features: Tensor, count: int, start: str, generator: torch.Ge
     else:
         first = torch.tensor(0, device=features.device)
     found = min(count, tokens, max(1, dim - 1))
-    return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, found, first)[0]
+    slack = SLACK * float(wide.square().sum(dim=1).mean())
+    return farthest_first(lambda pick: squared_distances(wide, wide[pick]), tokens, found, first, slack)[0]
 
 
 def joined_to(features: Tensor, worst: NDArray[np.int64], rest: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

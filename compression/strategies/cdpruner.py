@@ -44,7 +44,7 @@ class CDPruner(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="cdpruner",
         title="CDPruner",
-        paper="CDPruner, arXiv 2506.10967",
+        paper="CDPruner, arXiv 2506.10967, 2025",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.PROJECTED, Signal.TEXT}),
         reduces="prunes",

@@ -9,11 +9,12 @@ import numpy as np
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
-from compression.errors import MissingSignal
+from compression.errors import InvalidParameter, MissingSignal
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
+GUIDANCE = 16  # of 32 layers
 NOTE = "covipal runs its teacher, a full first pass whose FLOPs are not in the estimate, not the trained module."
 
 
@@ -40,7 +41,7 @@ class CoViPAL(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="covipal",
         title="CoViPAL (teacher)",
-        paper="CoViPAL, arXiv 2508.17243",
+        paper="CoViPAL, arXiv 2508.17243, 2025",
         stage=Stage.DECODER,
         needs=frozenset({Signal.TEACHER_ATTENTION}),
         reduces="prunes",
@@ -58,8 +59,8 @@ class CoViPAL(DecoderStrategy):
             Parameter(
                 "guidance",
                 None,
-                "The deeper layer whose attention is the teacher; left out, it is round(16*L/32).",
-                minimum=1,
+                "The layer behind K whose attention is the teacher; left out, it is round(16*L/32).",
+                minimum=2,
                 kind=int,
                 reconstructed=True,
             ),
@@ -78,18 +79,33 @@ class CoViPAL(DecoderStrategy):
         """K on a language model of `layers` layers.
 
         Raises:
-            InvalidParameter: a layer asked for is outside 1..layers-1.
+            InvalidParameter: a layer asked for is outside 1..layers-1, or the guidance layer is not behind K.
         """
-        self.teacher_layer(layers)
-        return super().cut_layers(layers)
+        return (self._layers(layers)[0],)
 
     def teacher_layer(self, layers: int) -> int:
         """The guidance layer on a language model of `layers` layers.
 
         Raises:
-            InvalidParameter: the layer asked for is outside 1..layers-1.
+            InvalidParameter: as `cut_layers` says.
         """
-        return one_cut(self.guidance, 16, layers)[0]
+        return self._layers(layers)[1]
+
+    def _layers(self, layers: int) -> tuple[int, int]:
+        """K and the guidance layer; what is left out lies on its side of what is given."""
+        (cut,), (guide,) = one_cut(self.layer, self.published[0], layers), one_cut(self.guidance, GUIDANCE, layers)
+        if guide > cut or layers == 2:
+            return cut, guide
+        if self.layer is None:
+            cut = guide - 1
+        elif self.guidance is None and cut < layers - 1:
+            guide = cut + 1
+        else:
+            raise InvalidParameter(
+                f"guidance must be a layer behind the cut before layer {cut} of {layers}, got {guide}; name a deeper "
+                "one, or cut earlier"
+            )
+        return cut, guide
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.

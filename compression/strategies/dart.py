@@ -40,7 +40,7 @@ class DART(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="dart",
         title="DART",
-        paper="DART, arXiv 2502.11494",
+        paper="DART, arXiv 2502.11494, 2025",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
         reduces="prunes",

@@ -9,7 +9,7 @@ import numpy as np
 
 from compression.compressor import Context, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import as_numpy, farthest_point, nearest_distance, scores_numpy
+from compression.similarity import as_numpy, farthest_point, first_largest, nearest_distance, scores_numpy
 from compression.tokens import Signal, VisualTokens
 
 
@@ -52,7 +52,7 @@ class DivPrune(Strategy):
         count = self.checked_budget(tokens, budget)
         projected = self.signal(tokens, Signal.PROJECTED)
         alone = nearest_distance(projected)
-        first = int(alone.argmax())
+        first = int(first_largest(alone))
         chosen, distance = farthest_point(projected, count, first)
         distance[first] = alone[first]
         order = as_numpy(chosen)

@@ -10,7 +10,7 @@ import numpy as np
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 
@@ -29,7 +29,7 @@ class FasterVLM(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastervlm",
         title="FasterVLM",
-        paper="FasterVLM, arXiv 2412.01818",
+        paper="FasterVLM, arXiv 2412.01818, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.CLS_ATTENTION}),
         reduces="prunes",
@@ -53,7 +53,8 @@ class FasterVLM(Strategy):
             MissingSignal: the [CLS] attention is missing.
         """
         count = self.checked_budget(tokens, budget)
-        scores = self.signal(tokens, Signal.CLS_ATTENTION).float().mean(dim=0)
+        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        scores = over_heads(heads) / len(heads)
         kept = [
             as_numpy(stable_topk(scores[part], share)) + part.start
             for part, share in split_over(count, tokens.parts(self.per))

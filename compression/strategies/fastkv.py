@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
@@ -15,7 +14,7 @@ from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import InvalidParameter
 from compression.layer import LayerState
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 
@@ -42,7 +41,7 @@ class FastKV(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastkv",
         title="FastKV (propagation)",
-        paper="FastKV, arXiv 2502.01068",
+        paper="FastKV, arXiv 2502.01068, 2025",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
         reduces="prunes",
@@ -93,6 +92,6 @@ class FastKV(DecoderStrategy):
         window = state.behind[-self.window :]
         front = int(window[0]) if len(window) else state.length
         asking = window if len(window) else state.last
-        looked: Tensor = state.previous.rows(asking)[:, :, :front].sum(dim=1)
+        looked: Tensor = over_heads(state.previous.rows(asking)[:, :, :front].transpose(0, 1))
         pooled: Tensor = avg_pool1d(looked[None], self.kernel, stride=1, padding=self.kernel // 2)[0]
-        return torch.sum(pooled, dim=0)
+        return over_heads(pooled)

@@ -11,7 +11,7 @@ from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import MissingSignal
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 
@@ -35,7 +35,7 @@ class FastV(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastv",
         title="FastV",
-        paper="FastV, arXiv 2403.06764",
+        paper="FastV, arXiv 2403.06764, 2024",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_ATTENTION}),
         reduces="prunes",
@@ -77,6 +77,6 @@ class FastV(DecoderStrategy):
                 f"fastv needs the signal 'layer_attention', rows of a layer over {len(tokens)} visual tokens, got "
                 f"{'none' if context.attention is None else tuple(context.attention.shape)}; choose another model"
             )
-        scores = context.attention[:, 0].float().mean(dim=0)
+        scores = over_heads(context.attention[:, 0]) / len(context.attention)
         kept = np.sort(as_numpy(stable_topk(scores, count)))
         return Selection.prune(len(tokens), kept, scores=scores_numpy(scores), diagnostics={"layer": context.layer})

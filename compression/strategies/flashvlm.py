@@ -12,7 +12,7 @@ from torch import Tensor
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import as_numpy, cosine, scores_numpy, stable_topk
+from compression.similarity import as_numpy, cosine, over_heads, scores_numpy, stable_topk
 from compression.strategies.vispruner import important_and_diverse
 from compression.tokens import Signal, VisualTokens
 
@@ -49,7 +49,7 @@ class FlashVLM(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="flashvlm",
         title="FlashVLM",
-        paper="FlashVLM, arXiv 2512.20561",
+        paper="FlashVLM, arXiv 2512.20561, 2025",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.PROJECTED, Signal.CLS_ATTENTION, Signal.TEXT}),
         reduces="prunes",
@@ -87,7 +87,8 @@ class FlashVLM(Strategy):
             MissingSignal: the [CLS] attention, the projected features or the question's words are missing.
         """
         count = self.checked_budget(tokens, budget)
-        attention = self.signal(tokens, Signal.CLS_ATTENTION).float().mean(dim=0)
+        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        attention = over_heads(heads) / len(heads)
         projected, words = self.signal(tokens, Signal.PROJECTED), self.words(tokens, context)
         scores = torch.zeros_like(attention)
         for part in tokens.parts(self.per):

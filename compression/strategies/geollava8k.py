@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,8 +37,9 @@ class GeoLLaVA8K(Strategy):
     their roots.
     Differs from the paper: the released affinity head receives no gradient and its weights are not at hand, so the
     affinity is reconstructed: a softmax over the 9 neighbours of cosine/temperature with tau in the token's own place
-    (affinity=random draws a head at random instead). With fewer clusters than the budget there are fewer outputs,
-    where the released code fills up with zero vectors. Ties break by token index.
+    (affinity=random draws a head at random instead). With fewer clusters than the budget there are fewer outputs;
+    fill=zeros adds zero vectors, as released. Beside other views a thumbnail is dropped, as released. Ties break by
+    token index.
     Source: GeoLLaVA-8K, NeurIPS 2025, arXiv 2505.21375, and its released code.
     """
 
@@ -45,6 +47,9 @@ class GeoLLaVA8K(Strategy):
     temperature: float = 0.1
     tau: float = 0.9
     max_iters: int = 12
+    clusters: int | None = None
+    fill: str = "none"
+    thumbnail: str = "dropped"
     per: str = "view"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
@@ -69,6 +74,21 @@ class GeoLLaVA8K(Strategy):
             Parameter("tau", 0.9, "Cosine that stands in the token's own place.", -1.0, 1.0, reconstructed=True),
             Parameter("max_iters", 12, "Rounds of pointer jumping; released: 12.", 0, 64),
             Parameter(
+                "clusters", None, "How many of the largest clusters of a view compete; left out, all do.", 1, kind=int
+            ),
+            Parameter(
+                "fill",
+                "none",
+                "What stands in for clusters that are missing to the budget: nothing, or zero vectors as released.",
+                choices=("none", "zeros"),
+            ),
+            Parameter(
+                "thumbnail",
+                "dropped",
+                "What becomes of the view of the whole image beside others: released: dropped.",
+                choices=("dropped", "kept"),
+            ),
+            Parameter(
                 "per",
                 "view",
                 "Whether each view keeps an equal share of the budget, as published, or all clusters compete.",
@@ -78,10 +98,12 @@ class GeoLLaVA8K(Strategy):
         labels=("reconstruction: training-free affinity in place of the released checkpoint's head",),
         deviations=(
             "The affinity head's weights are not at hand: affinity=cosine replaces it, affinity=random draws it.",
-            "Fewer clusters than the budget give fewer outputs; the released code fills up with zero vectors.",
+            "Fewer clusters than the budget give fewer outputs; fill=zeros adds zero vectors, as released.",
+            "tau stands at every step that ends on the token itself, so a border does not make a token its own root.",
             "A budget that does not divide by the views gives one token more to evenly spaced views.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
@@ -103,18 +125,19 @@ class GeoLLaVA8K(Strategy):
         roots, cluster, sizes = np.unique(root, return_inverse=True, return_counts=True)
         # The value projection is affine, so the score of a cluster's mean is the mean of its members' scores.
         score = np.bincount(cluster, weights=token_scores) / sizes
-        kept, shortfall = self._choose(tokens.grid, roots, score, count)
+        kept, shortfall = self._choose(tokens.grid, roots, sizes, score, count)
         by_cluster = np.argsort(cluster, kind="stable")
         members = np.split(by_cluster, np.cumsum(sizes)[:-1])
-        notes = [f"{shortfall} fewer outputs than the budget: there are not enough clusters"] if shortfall else []
+        notes = [_short(shortfall, self.fill)] if shortfall else []
         if len(roots) == len(tokens):
             notes.append(
                 "nothing was merged: no token is closer to a neighbour than to itself; a lower tau merges more"
             )
+        filled = shortfall if self.fill == "zeros" else 0
         return Selection.merge(
             len(tokens),
-            roots[kept],
-            [(members[one], np.full(sizes[one], 1 / sizes[one])) for one in kept],
+            np.concatenate([roots[kept], np.full(filled, -1)]),
+            [(members[one], np.full(sizes[one], 1 / sizes[one])) for one in kept] + [([], [])] * filled,
             scores=score[cluster],
             diagnostics={
                 "clusters": len(roots),
@@ -146,20 +169,38 @@ class GeoLLaVA8K(Strategy):
         return strongest_neighbour(scores_numpy(weights), table)
 
     def _choose(
-        self, grid: TokenGrid, roots: NDArray[np.int64], score: NDArray[np.float64], count: int
+        self,
+        grid: TokenGrid,
+        roots: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        score: NDArray[np.float64],
+        count: int,
     ) -> tuple[NDArray[np.int64], int]:
         """The clusters to keep, ascending, and how many outputs are missing to the budget."""
+        edges = np.searchsorted(roots, grid.starts)
+        parts = [np.arange(first, last) for first, last in itertools.pairwise(edges.tolist())]
+        if self.clusters is not None:
+            parts = [np.sort(part[np.argsort(-sizes[part], kind="stable")[: self.clusters]]) for part in parts]
+        room = [len(view) for view in grid.views]
+        if self.thumbnail == "dropped" and grid.thumbnail is not None:
+            del parts[grid.thumbnail], room[grid.thumbnail]
         if self.per == "image":
-            edges, quotas = np.array([0, len(roots)]), [count]
-        else:
-            edges = np.searchsorted(roots, grid.starts)
-            quotas = split_evenly(count, [len(view) for view in grid.views])
+            parts, room = [np.concatenate(parts)], [sum(room)]
+        quotas = split_evenly(min(count, sum(room)), room)
+        # In float32 equal tokens have equal scores: a product in float64 may round them apart.
         best = [
-            first + np.sort(np.argsort(-score[first:last], kind="stable")[:quota])
-            for first, last, quota in zip(edges[:-1], edges[1:], quotas, strict=True)
+            np.sort(part[np.argsort(-score[part].astype(np.float32), kind="stable")[:quota]])
+            for part, quota in zip(parts, quotas, strict=True)
         ]
         kept = np.concatenate(best)
         return kept, count - len(kept)
+
+
+def _short(missing: int, fill: str) -> str:
+    """What a run says where there are not enough clusters."""
+    if fill == "zeros":
+        return f"{missing} outputs are zero vectors: there are not enough clusters"
+    return f"{missing} fewer outputs than the budget: there are not enough clusters"
 
 
 def strongest_neighbour(weights: NDArray[np.float32], table: NDArray[np.int64]) -> NDArray[np.int64]:

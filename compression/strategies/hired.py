@@ -14,10 +14,9 @@ from compression.compressor import Context, Parameter, Stage, Strategy, Strategy
 from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
-THUMBNAIL = "thumbnail"
 """Name of the view that shows the whole image."""
 
 
@@ -46,7 +45,7 @@ class HiRED(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="hired",
         title="HiRED",
-        paper="HiRED, arXiv 2408.10945",
+        paper="HiRED, arXiv 2408.10945, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.CLS_ATTENTION, Signal.EARLY_CLS_ATTENTION}),
         reduces="prunes",
@@ -75,6 +74,8 @@ class HiRED(Strategy):
             "A thumbnail that does not divide by the sub-images is cut into nearly equal runs; released, it fails.",
             "With allocation=spatial a cell of the thumbnail belongs to the sub-image that holds its centre.",
             "Without any mark the sub-images count alike; a budget that rounds to nothing keeps one token.",
+            "N and the quotas count the tokens that lie on the image; released: those on the padding too.",
+            "The language model reads a model's newline tokens at the ends of rows; released: none.",
             "The late layer is the feature layer; released: layer 22 of 24, which is the same on LLaVA.",
             "A model that reads its views one after the other keeps their order; the mosaic's holds within each.",
             "Ties break by token index.",
@@ -89,15 +90,14 @@ class HiRED(Strategy):
             InvalidGrid: an earlier stage dropped tokens.
         """
         count = self.checked_budget(tokens, budget)
-        late = self.signal(tokens, Signal.CLS_ATTENTION).float().sum(dim=0)
-        early = self.signal(tokens, Signal.EARLY_CLS_ATTENTION).float().sum(dim=0)
+        late = over_heads(self.signal(tokens, Signal.CLS_ATTENTION))
+        early = over_heads(self.signal(tokens, Signal.EARLY_CLS_ATTENTION))
         if len(tokens) != len(tokens.grid):
             raise InvalidGrid(
                 f"hired shares its budget out over views of all {len(tokens.grid)} visual tokens, "
                 f"got {len(tokens)} survivors; make it the first step"
             )
-        names = [view.name for view in tokens.grid.views]
-        thumbnail = names.index(THUMBNAIL) if THUMBNAIL in names and len(names) > 1 else None
+        thumbnail = tokens.grid.thumbnail
         quotas, marks = self._allocate(tokens.grid, early, thumbnail, count)
         views = zip(tokens.view_slices(), quotas, strict=True)
         kept = [np.sort(as_numpy(stable_topk(late[part], quota))) + part.start for part, quota in views]

@@ -43,7 +43,7 @@ class PruMerge(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="prumerge",
         title="PruMerge",
-        paper="LLaVA-PruMerge, arXiv 2403.15388",
+        paper="LLaVA-PruMerge, arXiv 2403.15388, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.LAST_CLS_ATTENTION, Signal.LAST_KEYS}),
         reduces="prunes and merges",

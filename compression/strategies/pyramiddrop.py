@@ -12,7 +12,7 @@ import numpy as np
 from compression.compressor import Context, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter, stages_parameter
 from compression.selection import Selection
-from compression.similarity import as_numpy, scores_numpy, stable_topk
+from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 
@@ -70,6 +70,7 @@ class PyramidDrop(DecoderStrategy):
             MissingSignal: the context holds no state of a layer with these tokens.
         """
         count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
-        scores = state.next.rows(state.last)[:, 0, state.columns].mean(dim=0)
+        rows = state.next.rows(state.last)[:, 0, state.columns]
+        scores = over_heads(rows) / len(rows)
         kept = np.sort(as_numpy(stable_topk(scores, count)))
         return Selection.prune(len(tokens), kept, scores=scores_numpy(scores))

@@ -41,7 +41,7 @@ class SeGPruner(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="segpruner",
         title="SeGPruner",
-        paper="SeGPruner, arXiv 2603.29437",
+        paper="SeGPruner, arXiv 2603.29437, 2026",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.RECEIVED_ATTENTION}),
         reduces="prunes",

@@ -23,7 +23,7 @@ from compression.decoder import (
 )
 from compression.layer import LayerState
 from compression.selection import Selection
-from compression.similarity import as_numpy, density_peaks, scores_numpy, stable_topk
+from compression.similarity import as_numpy, density_peaks, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 TOKENS = 576
@@ -65,7 +65,7 @@ class SparseVLM(DecoderStrategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="sparsevlm",
         title="SparseVLM",
-        paper="SparseVLM, arXiv 2410.04417",
+        paper="SparseVLM, arXiv 2410.04417, 2024",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
         reduces="prunes and merges",
@@ -159,10 +159,10 @@ class SparseVLM(DecoderStrategy):
         """Scores of the visual tokens, float32 [tokens]."""
         rows = state.previous.rows(raters)[:, :, state.columns]
         if self.release == "v1.5":
-            return rows.mean(dim=0).mean(dim=0)
+            return over_heads(over_heads(rows)) / rows[:, :, 0].numel()
         freed = rows / rotary_weight(state.rotary, raters, state.columns)
         heads = stable_topk(freed.sum(dim=(1, 2)), max(1, round(PLUS_HEADS * len(freed))))
-        return freed[heads].mean(dim=0).mean(dim=0)
+        return over_heads(over_heads(freed[heads])) / freed[heads][:, :, 0].numel()
 
     def _recycle(self, features: Tensor, candidates: NDArray[np.int64], clusters: int) -> Part:
         """One mean for each cluster of candidates, at the place of its centre."""

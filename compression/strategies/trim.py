@@ -40,7 +40,7 @@ class TRIM(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="trim",
         title="TRIM",
-        paper="TRIM, arXiv 2409.10994",
+        paper="TRIM, arXiv 2409.10994, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.PROJECTED, Signal.TEXT}),
         reduces="prunes and merges",

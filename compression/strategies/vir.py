@@ -45,7 +45,7 @@ class ViR(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="vir",
         title="ViR",
-        paper="InternVL3.5, arXiv 2508.18265; ViCO, arXiv 2510.12793",
+        paper="InternVL3.5, arXiv 2508.18265; ViCO, arXiv 2510.12793, 2025",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES}),
         reduces="merges",
@@ -79,6 +79,7 @@ class ViR(Strategy):
             "The second pixel shuffle and its projector are replaced by means of 2 x 2 tokens before the projector.",
             "Features are those of the feature layer; the released router reads the last one.",
             "The thresholds are those of a port's test; each released checkpoint has its own.",
+            "A budget takes the place of both thresholds: the views least worth their tokens are compressed first.",
             "A budget below what compressing all views reaches goes on to larger windows, which the method has not.",
             "Views with an odd number of rows or columns have smaller windows at the border.",
         ),

@@ -61,7 +61,7 @@ class VisionDropStages(DecoderStrategy):
             Parameter(
                 "mask",
                 "causal",
-                "Whether a visual token sees what precedes it only, as released, or the whole sequence.",
+                "Whether a visual token sees what precedes it only, as released, or all other visual tokens as well.",
                 choices=("causal", "none"),
             ),
             Parameter(
@@ -86,6 +86,7 @@ class VisionDropStages(DecoderStrategy):
             "Where the image has several views, a contextual token lies in the view of its target.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:
@@ -123,7 +124,7 @@ def received_by(heads: Heads, columns: Tensor, *, causal: bool) -> Tensor:
     `QUERIES_AT_ONCE` rows of the attention exist at a time.
     """
     parts = [
-        heads.rows(queries, causal=causal)[:, :, columns].sum(dim=(0, 1))
+        heads.rows(queries, sees=None if causal else columns)[:, :, columns].sum(dim=(0, 1))
         for queries in torch.split(columns, QUERIES_AT_ONCE)
     ]
     total: Tensor = torch.stack(parts).sum(dim=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from compression.budget import split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import as_numpy, best_match, scores_numpy, stable_topk
+from compression.similarity import as_numpy, best_match, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
 
 Part = tuple[list[int], list[tuple[NDArray[np.int64], NDArray[np.float32]]]]
@@ -44,7 +44,7 @@ class VisionZip(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="visionzip",
         title="VisionZip",
-        paper="VisionZip, arXiv 2412.04467",
+        paper="VisionZip, arXiv 2412.04467, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION, Signal.KEYS, Signal.CLS_FEATURE}),
         reduces="prunes and merges",
@@ -83,7 +83,7 @@ class VisionZip(Strategy):
             MissingSignal: attention, keys or the [CLS] feature are missing.
         """
         count = self.checked_budget(tokens, budget)
-        scores = self.signal(tokens, Signal.CLS_ATTENTION).float().sum(dim=0)
+        scores = over_heads(self.signal(tokens, Signal.CLS_ATTENTION))
         keys = self.signal(tokens, Signal.KEYS)
         self.signal(tokens, Signal.CLS_FEATURE)
         views = tokens.view_slices()

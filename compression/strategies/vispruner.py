@@ -12,7 +12,7 @@ from torch import Tensor
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
-from compression.similarity import ROWS_AT_ONCE, as_numpy, scores_numpy, stable_topk
+from compression.similarity import ROWS_AT_ONCE, as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens, unit_rows
 
 NEIGHBOURS = 32  # per token: that none of them is left at an odd place is rare, and is made good by a full row
@@ -43,7 +43,7 @@ class VisPruner(Strategy):
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="vispruner",
         title="VisPruner",
-        paper="VisPruner, arXiv 2412.01818",
+        paper="VisPruner, arXiv 2412.01818, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION}),
         reduces="prunes",
@@ -73,7 +73,8 @@ class VisPruner(Strategy):
             MissingSignal: the [CLS] attention is missing.
         """
         count = self.checked_budget(tokens, budget)
-        scores = self.signal(tokens, Signal.CLS_ATTENTION).float().mean(dim=0)
+        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        scores = over_heads(heads) / len(heads)
         kept = []
         for part, share in split_over(count, tokens.parts(self.per)):
             order = stable_topk(scores[part], part.stop - part.start)

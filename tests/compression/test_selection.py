@@ -217,3 +217,8 @@ def test_features_of_another_image_are_refused() -> None:
         Selection.prune(4, [0]).apply(torch.zeros(3, 1))
     with pytest.raises(InvalidSelection, match="must start from 1 tokens, got 2"):
         Selection.prune(4, [0]).then(Selection.prune(2, [0]))
+
+
+def test_a_token_in_equally_heavy_outputs_belongs_to_the_first() -> None:
+    made = Selection.merge(3, [0, 1], [([0, 2], [1.0, 0.5]), ([1, 2], [1.0, 0.5])])
+    assert made.target.tolist() == [0, 1, 0]

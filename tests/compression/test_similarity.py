@@ -13,12 +13,14 @@ from compression.similarity import (
     density_peaks,
     farthest_first,
     farthest_point,
+    first_largest,
     greedy_determinant,
     min_max,
     nearest_distance,
     nearest_neighbours,
     neighbour_cosine,
     neighbours,
+    over_heads,
     stable_topk,
 )
 from tests.contracts.toys import toy_grid
@@ -137,3 +139,26 @@ def test_density_peaks_are_found_a_part_of_the_tokens_at_a_time(monkeypatch: pyt
     whole = density_peaks(features, 5)
     monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 7)
     assert [part.tolist() for part in density_peaks(features, 5)] == [part.tolist() for part in whole]
+
+
+def test_of_equal_targets_the_first_matches_however_a_product_rounds_them() -> None:
+    targets = normal(3, 1024).repeat(2, 1)
+    assert int(best_match(normal(500, 1024, seed=1), targets).max()) < 3
+
+
+def test_of_equal_tokens_the_first_is_the_farthest_however_a_product_rounds_them() -> None:
+    for seed in range(5):
+        tokens = normal(243, 64, seed=seed).repeat(3, 1)
+        chosen = farthest_point(tokens, 242, 0)[0].tolist()
+        assert len({token % 243 for token in chosen}) == 242
+        assert max(chosen) < 243
+
+
+def test_equal_columns_have_equal_sums_over_heads() -> None:
+    for tokens in (49, 169, 577, 729, 1369):
+        assert len(over_heads(normal(16, 1).expand(16, tokens).clone()).unique()) == 1
+
+
+def test_values_outside_the_slack_are_not_equal() -> None:
+    assert int(first_largest(torch.tensor([0.1, 0.5, 0.4]))) == 1
+    assert first_largest(torch.tensor([[1.0, 1.0 + 5e-7], [1.0, 1.0 + 5e-6]])).tolist() == [0, 1]

@@ -99,7 +99,7 @@ class DualComp(Strategy):
             Parameter(
                 "weight_floor",
                 0.02,
-                "A stream of smaller weight gives its budget to the other.",
+                "A stream of smaller weight gives its budget to the other; one of weight 0 always does.",
                 0.0,
                 0.5,
                 reconstructed=True,
@@ -128,9 +128,11 @@ class DualComp(Strategy):
             "[CLS] attention is the mean over heads, over patches only.",
             "Too few clusters leave the rest of the budget to the route; a stream below the weight floor gets nothing.",
             "Without a similarity to the text, the text term of the structure map is off.",
-            "Cells that fill up the route follow the cell of the walk that is nearest.",
+            "Cells that fill up the route follow the nearest cell of the walk, the ones of higher structure first.",
+            "Without the scaling of the streams the weight floor still closes one.",
+            "The words by which the rule decides are more than those that the paper names.",
         ),
-        version=2,
+        version=3,
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
@@ -170,6 +172,10 @@ class DualComp(Strategy):
         semantic = fusion.streams.count(Stream.SEMANTIC) / made
         if Signal.TEXT_SIMILARITY not in tokens.signals:
             fusion.notes.append("the text term of the structure map is off: the model gives no similarity to the text")
+        if closed := closed_stream(lam, self.weight_floor):
+            fusion.notes.append(
+                f"the {closed} stream is closed: its weight is below the floor of {self.weight_floor:g}"
+            )
         if len(clusters.sizes) == total:
             fusion.notes.append(f"nothing was merged: no neighbours are more alike than tau = {tau:.2f}")
         if made < count:
@@ -242,6 +248,17 @@ def scaled(tokens: VisualTokens, values: torch.Tensor) -> NDArray[np.float32]:
     return scores_numpy(torch.cat([min_max(values[part]) for part in tokens.view_slices()]))
 
 
+def closed_stream(lam: float, floor: float) -> str:
+    """The stream that gets nothing because its weight is below the floor, or zero; "" where both are open.
+
+    >>> closed_stream(0.0, 0.0), closed_stream(0.5, 0.02)
+    ('geometric', '')
+    """
+    if lam < floor or lam == 0:
+        return "geometric"
+    return "semantic" if 1 - lam < floor or lam == 1 else ""
+
+
 def split_streams(count: int, lam: float, clusters: int, floor: float) -> tuple[int, int]:
     """How many outputs are semantic and how many geometric.
 
@@ -256,13 +273,10 @@ def split_streams(count: int, lam: float, clusters: int, floor: float) -> tuple[
     >>> split_streams(10, 0.2, 5, 0.02)
     (5, 5)
     """
-    geometric = round(lam * count)
-    if lam < floor:
-        geometric = 0
-    elif 1 - lam < floor:
-        geometric = count
+    closed = closed_stream(lam, floor)
+    geometric = {"geometric": 0, "semantic": count}.get(closed, round(lam * count))
     semantic = min(count - geometric, clusters)
-    return semantic, 0 if lam < floor else count - semantic
+    return semantic, 0 if closed == "geometric" else count - semantic
 
 
 @dataclass

@@ -68,7 +68,12 @@ def rule_ratio(lam: float) -> float:
 
 def _found(question: str, words: tuple[str, ...]) -> list[str]:
     """The words that the question holds, singular or plural, in the order of `words`."""
-    return [word for word in words if re.search(rf"\b{re.escape(word)}s?\b", question, re.IGNORECASE)]
+    return [word for word in words if re.search(rf"\b{_inflected(word)}\b", question, re.IGNORECASE)]
+
+
+def _inflected(word: str) -> str:
+    """A pattern for a word and its plural."""
+    return f"{re.escape(word[:-1])}(?:y|ies)" if word.endswith("y") else f"{re.escape(word)}s?"
 
 
 class LearnedRouter(nn.Module):

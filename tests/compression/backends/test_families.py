@@ -333,6 +333,40 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
     assert bool(refused) == (case.vlm.provides != PROVIDES)
 
 
+class Asked:
+    """A probe that adds up what the question's words attend to in one layer, by output."""
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def attention(self, layer, rows, layout) -> None:
+        if layer == self.layer:
+            self.found = np.zeros(len(layout.outputs))
+            self.found[layout.outputs] = rows[1:].sum(0).numpy()[layout.visual]
+
+
+@each_size
+def test_the_teacher_speaks_of_the_tokens_in_the_order_of_the_grid(case: Case) -> None:
+    asked = Asked(3)
+    case.vlm.generate(case.tokens, prompt("a", "b"), CATALOGUE.plan("identity"), probe=asked)
+    ours = case.vlm.generate(case.tokens, prompt("a", "b"), CATALOGUE.plan("covipal:layer=1,guidance=3@0.7"))
+    np.testing.assert_allclose(ours.selection.scores, asked.found / asked.found.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "case", [one for one in SIZES if "llava_next" in one.id or "onevision" in one.id], indirect=True
+)
+def test_an_order_of_its_own_is_kept_tile_by_tile(case: Case) -> None:
+    grid, rng = case.tokens.grid, np.random.default_rng(3)
+    anchors = np.concatenate(
+        [rng.permutation(np.arange(*grid.tokens_of(view).indices(len(grid))[:2])) for view in range(len(grid.views))]
+    )
+    selection = Selection.merge(len(grid), anchors, [([one], [1.0]) for one in anchors])
+    [block] = case.vlm.blocks(selection, grid)
+    assert anchors[block[block >= 0]].tolist() == anchors.tolist()
+    assert (block < 0).sum() == len(grid.views) - 1
+
+
 class Sums:
     """A probe that keeps the sum of every row."""
 

@@ -38,7 +38,7 @@ def test_the_most_attended_stay_by_hand() -> None:
 def test_layers_scale_with_depth() -> None:
     assert CoViPAL().schedule(576, 192, 32) == (Act(2, 166),)
     assert [CoViPAL().teacher_layer(layers) for layers in (32, 6)] == [16, 3]
-    assert (CoViPAL(layer=5).cut_layers(6), CoViPAL(guidance=4).teacher_layer(6)) == ((5,), 4)
+    assert (CoViPAL(layer=4).cut_layers(6), CoViPAL(guidance=4).teacher_layer(6)) == ((4,), 4)
     with pytest.raises(InvalidParameter, match="got layer 8"):
         CoViPAL(guidance=8).cut_layers(8)
 
@@ -46,3 +46,15 @@ def test_layers_scale_with_depth() -> None:
 def test_a_teacher_of_other_tokens_is_refused(tokens_4x6: VisualTokens) -> None:
     with pytest.raises(MissingSignal, match=r"'teacher_attention' over 24 visual tokens, got one of 9"):
         CoViPAL().compress(tokens_4x6, 3, Context(teacher=torch.ones(9)))
+
+
+@pytest.mark.parametrize(("layer", "guidance", "layers"), [(20, 3, 32), (4, 4, 6), (5, None, 6)])
+def test_a_guidance_layer_that_is_not_behind_the_cut_is_refused(layer: int, guidance: int | None, layers: int) -> None:
+    with pytest.raises(InvalidParameter, match=f"behind the cut before layer {layer} of {layers}"):
+        CoViPAL(layer=layer, guidance=guidance).cut_layers(layers)
+
+
+def test_the_layer_that_is_left_out_lies_on_its_side_of_the_one_that_is_given() -> None:
+    early, late = CoViPAL(guidance=2), CoViPAL(layer=20)
+    assert (early.cut_layers(32), early.teacher_layer(32)) == ((1,), 2)
+    assert (late.cut_layers(32), late.teacher_layer(32)) == ((20,), 21)

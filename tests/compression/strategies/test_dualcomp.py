@@ -33,7 +33,7 @@ from tests.contracts.toys import smooth_tokens, toy_grid, toy_tokens
         ("How many ships are there?", 0.2, "object words: how many, are there"),
         ("What COLOUR is the car?", 0.2, "object words: colour"),
         ("Plan a route along the river.", 0.8, "geometry words: route, along, plan"),
-        ("Which boundaries are adjacent?", 0.8, "geometry words: adjacent"),
+        ("Which boundaries are adjacent?", 0.8, "geometry words: boundary, adjacent"),
         ("What land cover is around the car?", 0.5, "geometry words: land cover; object words: around"),
         ("Can a plane fly?", 0.5, "no word of either kind"),
         ("Is the accountant inside?", 0.5, "no word of either kind"),
@@ -409,3 +409,14 @@ def test_survivors_of_an_earlier_stage_are_refused(grid_4x6: TokenGrid) -> None:
     survivors = VisualTokens(torch.zeros(3, 2), grid_4x6, np.array([0, 1, 2]))
     with pytest.raises(InvalidGrid, match="works on all 24 visual tokens, got 3 survivors; make it the first step"):
         DualComp().compress(survivors, 2, Context())
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_stream_of_weight_zero_is_closed_whatever_the_floor(lam: float) -> None:
+    tokens = smooth_tokens(toy_grid((6, 9)))
+    selection = DualComp(lam=lam, weight_floor=0.0).compress(tokens, 40, Context())
+    assert selection.stream is not None
+    assert len(set(selection.stream.tolist())) == 1
+    assert (selection.apply(tokens.features).norm(dim=1) > 0).all()
+    closed = "geometric" if lam == 0 else "semantic"
+    assert any(note.startswith(f"the {closed} stream is closed") for note in selection.diagnostics["notes"])

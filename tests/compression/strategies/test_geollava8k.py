@@ -11,7 +11,7 @@ import torch
 
 from compression.compressor import Context
 from compression.errors import InvalidGrid
-from compression.grid import TokenGrid
+from compression.grid import THUMBNAIL, TokenGrid, View
 from compression.similarity import neighbours
 from compression.strategies.geollava8k import OFFSETS, GeoLLaVA8K, random_affinity, strongest_neighbour
 from compression.tokens import Signal, VisualTokens
@@ -145,3 +145,40 @@ def test_survivors_of_an_earlier_stage_are_refused(tokens_4x6: VisualTokens) -> 
     survivors = replace(tokens_4x6, features=tokens_4x6.features[:5], index=tokens_4x6.index[:5])
     with pytest.raises(InvalidGrid, match="over all 24 visual tokens, got 5 survivors; make it the first step"):
         GeoLLaVA8K().compress(survivors, 2, Context())
+
+
+def with_a_thumbnail() -> VisualTokens:
+    box = (0.0, 0.0, 8.0, 4.0)
+    views = (
+        View(4, 4, box, THUMBNAIL),
+        View(4, 4, (0.0, 0.0, 4.0, 4.0), "a1"),
+        View(4, 4, (4.0, 0.0, 8.0, 4.0), "b1"),
+    )
+    return smooth_tokens(TokenGrid(views, (4, 8)))
+
+
+@pytest.mark.parametrize("per", ["view", "image"])
+def test_beside_other_views_the_thumbnail_is_dropped_as_released_or_kept(per: str) -> None:
+    tokens = with_a_thumbnail()
+    released = GeoLLaVA8K(per=per).compress(tokens, 6, Context())
+    assert released.anchor.min() >= 16
+    kept = GeoLLaVA8K(per=per, thumbnail="kept").compress(tokens, 6, Context())
+    assert kept.anchor.min() < 16
+
+
+def test_missing_clusters_are_filled_with_zero_vectors_where_that_is_asked_for() -> None:
+    tokens = smooth_tokens(toy_grid((6, 9)))
+    short = GeoLLaVA8K().compress(tokens, 54, Context())
+    filled = GeoLLaVA8K(fill="zeros").compress(tokens, 54, Context())
+    assert len(short) < 54 == len(filled)
+    outputs = filled.apply(tokens.features)
+    torch.testing.assert_close(outputs[: len(short)], short.apply(tokens.features))
+    assert not outputs[len(short) :].any()
+    assert filled.fate.tolist() == short.fate.tolist()
+
+
+def test_only_the_largest_clusters_compete_where_their_number_is_given() -> None:
+    tokens = smooth_tokens(toy_grid((6, 9)))
+    clusters = slow_clusters(slow_parents(tokens, 0.1, 0.9), 12)
+    largest = sorted(sorted(clusters, key=lambda root: (-len(clusters[root]), root))[:3])
+    assert GeoLLaVA8K(clusters=3).compress(tokens, 54, Context()).anchor.tolist() == largest

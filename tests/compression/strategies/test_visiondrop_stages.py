@@ -18,13 +18,13 @@ from tests.contracts.toys import toy_context, toy_grid, toy_state, toy_tokens
 
 
 def slow_scores(state: LayerState, *, causal: bool) -> list[float]:
-    """score_j = mean over image queries and heads of softmax(q k^T / sqrt(d)) over the whole sequence."""
+    """score_j = mean over image queries and heads of softmax(q k^T / sqrt(d)) over all that a query sees."""
     heads, visual = state.next, state.visual.tolist()
     group = heads.query.shape[0] // heads.key.shape[0]
     totals = [0.0] * len(visual)
     for query in visual:
         for head in range(heads.query.shape[0]):
-            seen = range(query + 1) if causal else range(state.length)
+            seen = [key for key in range(state.length) if key <= query or (not causal and key in visual)]
             logits = {
                 key: float(heads.query[head, query].double() @ heads.key[head // group, key].double()) * heads.scaling
                 for key in seen
@@ -125,3 +125,14 @@ def test_stages_and_positions_can_be_asked_for() -> None:
     assert VisionDropStages(stages="1/4").cut_layers(6) == (1, 4)
     assert VisionDropStages().convention == "renumbered"
     assert VisionDropStages(positions="original").convention == "original"
+
+
+def test_without_a_mask_the_question_behind_the_picture_has_no_say(tokens_4x6: VisualTokens) -> None:
+    state = toy_state(tokens_4x6)
+    heads, behind = state.next, int(state.visual.max()) + 1
+    louder = heads.key.clone()
+    louder[:, behind:] *= 9
+    strategy = VisionDropStages(mask="none")
+    asked = [replace(state, upcoming=lambda key=key: replace(heads, key=key)) for key in (heads.key, louder)]
+    plain, loud = (strategy.compress(tokens_4x6, 8, Context(state=one)) for one in asked)
+    np.testing.assert_array_equal(plain.scores, loud.scores)
