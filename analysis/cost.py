@@ -49,6 +49,28 @@ def encode_flops(architecture: Architecture, patches_per_view: Sequence[int]) ->
     return 2 * total
 
 
+def merged_encode_flops(
+    architecture: Architecture, patches_per_view: Sequence[int], reductions: Sequence[Sequence[int]]
+) -> int:
+    """Estimated floating-point operations of a vision encoder that merges between attention and MLP of its blocks.
+
+    As `encode_flops`, with the patches that enter a block in its attention and those that are left in its MLP; also
+    left out is the matching, n² times the width of a head over 4 a block.
+
+    Args:
+        patches_per_view: That the tower reads in each of its passes.
+        reductions: For each of them, how many patches each block merges away; later blocks are not run.
+    """
+    a, total = architecture, 0
+    for patches, counts in zip(patches_per_view, reductions, strict=True):
+        n = patches + 1
+        for count in counts:
+            total += 4 * n * a.encoder_dim**2 + 2 * n * n * a.encoder_dim
+            n -= count
+            total += 2 * n * a.encoder_dim * a.encoder_ffn
+    return 2 * total
+
+
 @dataclass
 class PeakMemory:
     """Highest memory inside a `measured_peak` block, in bytes; None where this system cannot tell."""

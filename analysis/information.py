@@ -304,7 +304,7 @@ def _spectrum(
     blind = beliefs.blind[depth]
     known = beliefs.right >= 0
     seen = known & ~np.isnan(blind).any(-1)
-    budget = facts.plan.steps[0].budget
+    budget = facts.plan.budget
     mass = float(own.sum(-1).mean())
     return Spectrum(
         id=new_id(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,18 @@ import numpy as np
 import torch
 
 from analysis import imagery
-from analysis.cost import encode_flops, measured_peak, prefill_flops
+from analysis.cost import measured_peak, prefill_flops
 from analysis.environment import environment
 from analysis.errors import AnalysisError
 from analysis.recorder import Recorder
 from analysis.retention import evidence_recall
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run, new_id, utc_now
+from analysis.sight import ImageSight
 from compression.backends.base import VLM, Generation, Progress, Prompt, Seconds
-from compression.compressor import Cancel, Plan
-from compression.errors import Cancelled, CompressionError, InvalidBudget, MissingSignal
+from compression.compressor import Cancel, Context, Plan
+from compression.errors import Cancelled, CompressionError, InvalidBudget, InvalidStrategyText, MissingSignal
 from compression.grid import Box
+from compression.sight import Looked, looking
 from compression.tokens import VisualTokens
 
 RECORD_ALL = ("attention", "router", "scores")
@@ -59,11 +60,12 @@ class Inquiry:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image as the model's encoder left it, with the measured time."""
+    """An image as the model's encoder left it, with the measured time and the estimated operations."""
 
     tokens: VisualTokens
     seconds: Seconds
     notices: tuple[str, ...]
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -108,18 +110,45 @@ def encode(inquiry: Inquiry, vlm: VLM, *, repeats: int = REPEATS, warmup: int = 
     Raises:
         ImageError: the file cannot be read.
     """
+    sight = _sight(inquiry, vlm, repeats=repeats, warmup=warmup)
+    return _encoded(sight, sight.encode(), inquiry)
+
+
+def look(
+    inquiry: Inquiry, plan: Plan, vlm: VLM, *, seed: int = 0, repeats: int = REPEATS, warmup: int = WARMUP
+) -> tuple[Encoded, Looked]:
+    """Let a plan whose first step reads the image itself encode what it wants.
+
+    Raises:
+        InvalidBudget, MissingSignal: it cannot; nothing was encoded.
+        InvalidStrategyText: the plan does not look.
+        ImageError: the file cannot be read.
+    """
+    strategy = looking(plan)
+    if strategy is None:
+        raise InvalidStrategyText(f"{plan} reads the shared encoding of the image; use encode()")
+    total = vlm.count_tokens(_size(inquiry))
+    vlm.check(plan, total, _size(inquiry))
+    prompt = vlm.prompt(inquiry.question, inquiry.choices)
+    context = Context(
+        question=prompt.question, seed=seed, text=vlm.embed_question(prompt), layers=vlm.architecture.layers
+    )
+    sight = _sight(inquiry, vlm, repeats=repeats, warmup=warmup)
+    looked = strategy.look(sight, plan.steps[0].budget.tokens(total), context)
+    return _encoded(sight, looked.tokens, inquiry), looked
+
+
+def _sight(inquiry: Inquiry, vlm: VLM, *, repeats: int, warmup: int) -> ImageSight:
+    return ImageSight(inquiry.path, _size(inquiry), vlm, repeats=repeats, warmup=warmup)
+
+
+def _encoded(sight: ImageSight, tokens: VisualTokens, inquiry: Inquiry) -> Encoded:
     info = imagery.describe(inquiry.path, name=inquiry.image.name)
-    size = (inquiry.image.height, inquiry.image.width)
-    image = imagery.read_rgb(inquiry.path, size=vlm.wanted_size(size)).rgb
-    samples, tokens = [], None
-    for turn in range(warmup + repeats):
-        start = time.perf_counter()
-        tokens = vlm.encode(image, size)
-        if turn >= warmup:
-            samples.append(time.perf_counter() - start)
-    if tokens is None:
-        raise AnalysisError(f"repeats must be at least 1, got {repeats}; measure once or more")
-    return Encoded(tokens, Seconds.of(samples), (*info.notices, *vlm.notices(size)))
+    return Encoded(tokens, sight.seconds, (*info.notices, *sight.notices), sight.flops)
+
+
+def _size(inquiry: Inquiry) -> tuple[int, int]:
+    return inquiry.image.height, inquiry.image.width
 
 
 def execute(
@@ -137,27 +166,37 @@ def execute(
 ) -> Run:
     """Run one strategy and return its record.
 
+    Args:
+        encoded: The image as `encode` left it, where that was done before; a strategy that looks at the image itself
+            does not use it.
+
     Raises:
         CompressionError: the strategy, the budget or the question cannot be used, or `cancel` said stop.
         ImageError: the image cannot be read.
     """
     prompt = vlm.prompt(inquiry.question, inquiry.choices)
+    total, given, looked = vlm.count_tokens(_size(inquiry)), plan, None
+    if cancel is not None and cancel():
+        raise Cancelled("the run was cancelled")
     with measured_peak(vlm.device) as peak:
+        if looking(plan):
+            encoded, looked = look(inquiry, plan, vlm, seed=seed, repeats=repeats, warmup=warmup)
+            given = looked.rest(plan, total)
         encoded = encoded or encode(inquiry, vlm, repeats=repeats, warmup=warmup)
         recorder = Recorder() if "attention" in record else None
         generation = vlm.generate(
-            encoded.tokens, prompt, plan, seed=seed, probe=recorder, repeats=repeats, warmup=warmup, cancel=cancel
+            encoded.tokens, prompt, given, seed=seed, probe=recorder, repeats=repeats, warmup=warmup, cancel=cancel
         )
     grid = encoded.tokens.grid
     recording = recorder.finish(generation.entering) if recorder else Recording()
     labels, notices = _said(inquiry, plan, vlm, prompt, encoded, generation)
     cost = Cost(
         encode=encoded.seconds,
-        compress=generation.compress if plan.info.reduces != "nothing" else None,
+        compress=generation.compress if _compresses(plan) else None,
         prefill=generation.prefill,
         decode=generation.decode,
         prefill_flops=prefill_flops(vlm.architecture, generation.sequence_per_layer),
-        encode_flops=encode_flops(vlm.architecture, vlm.patches_per_view(grid)),
+        encode_flops=encoded.flops,
         kv_cache_bytes=generation.kv_cache_bytes,
         peak_memory_bytes=peak.value,
         device=vlm.device,
@@ -174,7 +213,7 @@ def execute(
         answer=_answer(prompt, generation, inquiry.expected),
         recording=recording,
         cost=cost,
-        tokens_requested=plan.steps[0].budget.tokens(len(grid)),
+        tokens_requested=plan.budget.tokens(total),
         tokens_realised=float(np.mean(generation.tokens_per_layer)),
         tokens_per_layer=generation.tokens_per_layer,
         evidence=inquiry.evidence,
@@ -185,7 +224,15 @@ def execute(
         notices=notices,
         environment=environment(vlm.device),
         comparison=comparison,
+        tokens_original=total,
+        turns=looked.turns if looked else (),
     )
+
+
+def _compresses(plan: Plan) -> bool:
+    """Whether tokens are reduced after the encoding: what a strategy does while it looks is in the encoder's time."""
+    steps = plan.steps[1:] if looking(plan) else plan.steps
+    return any(step.compressor.info.reduces != "nothing" for step in steps)
 
 
 def compare(
@@ -204,6 +251,8 @@ def compare(
 ) -> Iterator[Outcome]:
     """Run several strategies on one encoding; one outcome per plan, in order, each as soon as it is there.
 
+    A strategy that looks at the image itself gets an encoding of its own.
+
     A strategy that fails is an outcome and does not stop the others; a cancelled comparison ends with outcomes that
     say so.
 
@@ -216,7 +265,7 @@ def compare(
     """
     tell = progress or (lambda _message, _share: None)
     vlm.prompt(inquiry.question, inquiry.choices)
-    if encoded is None:
+    if encoded is None and not all(looking(plan) for plan in plans):
         tell("Encoding the image", 0.0)
         encoded = encode(inquiry, vlm, repeats=repeats, warmup=warmup)
     for position, plan in enumerate(plans):

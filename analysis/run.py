@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from compression.backends.base import Seconds
 from compression.grid import Box, TokenGrid
 from compression.selection import Selection
+from compression.sight import Turn
+from compression.strategies import CATALOGUE
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ class Run:
     Args:
         id: Random 128 bits, hex.
         created_utc: ISO 8601 with seconds and "Z".
-        tokens_requested: Budget in visual tokens that was asked for; None where the router chose.
+        tokens_requested: Budget in visual tokens that was asked for, of the last step of a plan; None where the router
+            chose.
         tokens_realised: Mean over the language model's layers.
         tokens_per_layer: Visual tokens that each layer processed.
         evidence: Boxes in original pixels that the right answer depends on; empty where not known.
@@ -211,6 +214,9 @@ class Run:
         notices: Sentences for the user.
         environment: Versions, device, commit; plain strings.
         comparison: Id of the comparison that the run belongs to, "" for none.
+        tokens_original: Visual tokens of the image when the model reads it whole, of which budgets are counted; 0 takes
+            those of the grid. A strategy that encodes the image itself has a grid of its own.
+        turns: What a strategy that looks in turns did.
     """
 
     id: str
@@ -232,10 +238,20 @@ class Run:
     notices: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     comparison: str = ""
+    tokens_original: int = 0
+    turns: tuple[Turn, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens_original", self.tokens_original or len(self.grid))
 
     @property
     def tokens_total(self) -> int:
-        """Visual tokens before compression."""
+        """Visual tokens of the image before any strategy."""
+        return self.tokens_original
+
+    @property
+    def tokens_encoded(self) -> int:
+        """Visual tokens on the run's own grid: others than `tokens_total` where the strategy encoded the image."""
         return self.selection.tokens
 
     @property
@@ -250,8 +266,8 @@ class Run:
 
     @property
     def strategy_name(self) -> str:
-        """The strategy's registry key."""
-        return self.request.strategy.partition(":")[0].partition("@")[0]
+        """The strategy's registry key; those of several steps joined by "+"."""
+        return CATALOGUE.name_of(self.request.strategy)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by name, for storage."""
@@ -278,6 +294,8 @@ class Run:
             "notices": list(self.notices),
             "environment": dict(self.environment),
             "comparison": self.comparison,
+            "tokens_original": self.tokens_original,
+            "turns": [asdict(turn) for turn in self.turns],
         }
 
     @classmethod
@@ -326,6 +344,9 @@ class Run:
             notices=tuple(value["notices"]),
             environment=dict(value["environment"]),
             comparison=value["comparison"],
+            # Runs of earlier versions have neither.
+            tokens_original=value.get("tokens_original", 0),
+            turns=tuple(Turn(**{**turn, "box": tuple(turn["box"])}) for turn in value.get("turns", ())),
         )
 
     def __eq__(self, other: object) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from analysis.run import ModelRef
+from compression.strategies import CATALOGUE
 
 ATOMS = ("redundancy", "unique_vision", "unique_language", "synergy")
 """The atoms in reading order."""
@@ -129,8 +130,8 @@ class Spectrum:
 
     @property
     def strategy_name(self) -> str:
-        """The strategy's registry key."""
-        return self.strategy.partition(":")[0].partition("@")[0]
+        """The strategy's registry key; those of several steps joined by "+"."""
+        return CATALOGUE.name_of(self.strategy)
 
     @property
     def dominant(self) -> str:

@@ -7,6 +7,7 @@ from compression.grid import Box, TokenGrid, View
 from compression.layer import Heads, LayerState
 from compression.registry import Registry
 from compression.selection import Fate, RouterDecision, Selection, Stream
+from compression.sight import Looked, LookingStrategy, Prospect, Sight, Turn
 from compression.tokens import SIGNALS, Signal, SignalInfo, VisualTokens
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "Fate",
     "Heads",
     "LayerState",
+    "Looked",
+    "LookingStrategy",
     "Parameter",
     "Plan",
+    "Prospect",
     "Registry",
     "RouterDecision",
     "Selection",
+    "Sight",
     "Signal",
     "SignalInfo",
     "Stage",
@@ -34,6 +39,7 @@ __all__ = [
     "StrategyInfo",
     "Stream",
     "TokenGrid",
+    "Turn",
     "View",
     "VisualTokens",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -23,8 +23,20 @@ from compression.tokens import Signal, VisualTokens
 class Stage(StrEnum):
     """Where a strategy acts."""
 
+    ENCODING = "encoding"  # on the image: what the vision encoder reads, or what happens inside it
+    ZOOM = "zoom"  # on the image, in turns: an overview, then parts of it at full resolution
     ENCODER = "encoder"  # once, between the vision encoder and the language model
     DECODER = "decoder"  # inside the language model, before a layer
+
+    @property
+    def words(self) -> str:
+        """Where that is, for people."""
+        return {
+            Stage.ENCODING: "on the image",
+            Stage.ZOOM: "on the image, in turns",
+            Stage.ENCODER: "before the language model",
+            Stage.DECODER: "in the language model",
+        }[self]
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class StrategyInfo:
         score: What the score is, for the legend; empty where there is none.
         parameters: In the order in which they are written.
         labels: Travel with each run: reconstructions and the like.
+        alone: Those of the labels that hold only where it is the one step of its plan.
         deviations: How this implementation differs from the paper, one sentence each.
         version: Raised whenever the same input may give another selection.
     """
@@ -140,7 +153,7 @@ class StrategyInfo:
     paper: str
     stage: Stage
     needs: frozenset[Signal]
-    reduces: Literal["nothing", "prunes", "merges", "prunes and merges"]
+    reduces: Literal["nothing", "prunes", "merges", "prunes and merges", "encodes fewer"]
     acts_on: Literal["encoder", "projected"] = "projected"
     adaptive: bool = False
     identity_at_full: bool = True
@@ -150,6 +163,7 @@ class StrategyInfo:
     score: str = ""
     parameters: tuple[Parameter, ...] = ()
     labels: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     version: int = 1
 
@@ -375,32 +389,92 @@ class Step:
         return self.compressor.info.stage
 
 
+def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
+    """What several steps of one plan declare together; a single one stays as it is.
+
+    Names and titles are joined by "+". Labels and deviations are those of every step, without labels that hold for a
+    step `alone` only; the score is that of the first step that has one, whose scores a run keeps. The version is the
+    sum: it rises when any step's does. Stage and adaptiveness are those of the last step, and no parameters are left.
+    """
+    if len(infos) == 1:
+        return infos[0]
+    words = {word for info in infos for word in info.reduces.split(" and ")} - {"nothing"}
+    reduces = " and ".join(sorted(words, reverse=True)) or "nothing"
+    return replace(
+        infos[-1],
+        name="+".join(info.name for info in infos),
+        title=" + ".join(info.title for info in infos),
+        paper="; ".join(dict.fromkeys(info.paper for info in infos if info.paper)),
+        needs=frozenset().union(*(info.needs for info in infos)),
+        reduces=reduces,  # type: ignore[arg-type]
+        acts_on=infos[0].acts_on,
+        identity_at_full=all(info.identity_at_full for info in infos),
+        position_free=all(info.position_free for info in infos),
+        own_order=any(info.own_order for info in infos),
+        ignores_image=all(info.ignores_image for info in infos),
+        score=next((info.score for info in infos if info.score), ""),
+        parameters=(),
+        labels=tuple(dict.fromkeys(label for info in infos for label in info.labels if label not in info.alone)),
+        alone=(),
+        deviations=tuple(dict.fromkeys(text for info in infos for text in info.deviations)),
+        version=sum(info.version for info in infos),
+    )
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A strategy as a user writes it: one step usually."""
+    """A strategy as a user writes it: one step usually, or several that follow each other.
+
+    At most one step acts before the language model, and it is the first; any number act inside. All budgets are of
+    the image's visual tokens: a ratio of 0.25 is a quarter of the image's, whatever earlier steps left. The step before
+    the language model is asked for its number of outputs. A step inside is asked for the mean over all layers that the
+    language model is to process once this step has acted: its schedule starts from the tokens that enter, and counts
+    with what the steps in front of it leave. So what the whole plan was asked for is the budget of its last step, and
+    the mean that a run realises is compared with that.
+
+    Raises:
+        InvalidStrategyText: no step, or a step before the language model that is not the first.
+    """
 
     steps: tuple[Step, ...]
 
     def __post_init__(self) -> None:
         if not self.steps:
             raise InvalidStrategyText("a plan has at least one step, got none; write a strategy such as identity@1.0")
+        for step in self.steps[1:]:
+            if step.stage is not Stage.DECODER:
+                raise InvalidStrategyText(
+                    f"{step.compressor.info.name} acts before the language model and cannot follow another step in "
+                    f"{str(self)!r}; a plan begins with at most one such step, and those inside the language model "
+                    "follow"
+                )
 
     @property
     def info(self) -> StrategyInfo:
-        """The declaration of the first step."""
-        return self.steps[0].compressor.info
+        """What its steps declare together; see `joined`."""
+        return joined([step.compressor.info for step in self.steps])
 
     @property
     def needs(self) -> frozenset[Signal]:
         """Signals that any step needs."""
-        return frozenset().union(*(step.compressor.info.needs for step in self.steps))
+        return self.info.needs
+
+    @property
+    def stage(self) -> str:
+        """Where its steps act, each place once: "encoder", "decoder" or "encoder+decoder"."""
+        return "+".join(dict.fromkeys(step.stage.value for step in self.steps))
+
+    @property
+    def budget(self) -> Budget:
+        """What the plan as a whole was asked for: the budget of its last step."""
+        return self.steps[-1].budget
 
     def __str__(self) -> str:
         return "+".join(format_strategy(step.compressor, step.budget) for step in self.steps)
 
 
 def split_strategy(text: str) -> tuple[str, dict[str, str], Budget]:
-    """Read `name[:param=value[,param=value…]][@budget]` into its three parts, without knowing any strategy.
+    """Read one step, `name[:param=value[,param=value…]][@budget]`, into its three parts, without knowing any strategy.
 
     >>> split_strategy("fastv:layer=2@64")
     ('fastv', {'layer': '2'}, Budget(ratio=None, count=64))

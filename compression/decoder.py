@@ -42,14 +42,14 @@ def mean_over_layers(acts: Sequence[Act], total: int, layers: int) -> float:
 
 
 def tokens_per_layer(acts: Sequence[Act], total: int, layers: int) -> tuple[int, ...]:
-    """Visual tokens that each layer processes.
+    """Visual tokens that each layer processes; an act leaves no more than it finds.
 
-    >>> tokens_per_layer([Act(1, 5), Act(3, 2)], 8, 4)
+    >>> tokens_per_layer([Act(3, 2), Act(1, 5)], 8, 4)
     (8, 5, 5, 2)
     """
     counts = [total] * layers
-    for act in acts:
-        counts[act.layer :] = [act.keep] * (layers - act.layer)
+    for act in sorted(acts, key=lambda act: act.layer):
+        counts[act.layer :] = [min(act.keep, counts[act.layer])] * (layers - act.layer)
     return tuple(counts)
 
 
@@ -112,24 +112,29 @@ class DecoderStrategy(Strategy):
         """The layer whose attention in a full first pass it asks for (`Context.teacher`), or None for no such pass."""
         return None
 
-    def schedule(self, total: int, average: int, layers: int) -> tuple[Act, ...]:
+    def schedule(self, total: int, average: int, layers: int, others: Sequence[Act] = ()) -> tuple[Act, ...]:
         """What each act leaves, so that the mean over the layers is as near below the request as whole tokens allow.
 
         Args:
             total: N, visual tokens that enter the language model.
-            average: T, the mean over the layers that was asked for, 1..total.
+            average: T, the mean over the layers that was asked for, from 1 to the mean without this strategy.
             layers: L, language-model layers.
+            others: Acts of other strategies in the same pass, which count in the mean.
 
         Raises:
-            InvalidBudget: the average is outside 1..total, or not reachable; `lowest` says what is.
+            InvalidBudget: the average is out of range, or not reachable; `lowest` says what is.
             InvalidParameter: a layer asked for is outside 1..layers-1.
         """
         cuts = self.cut_layers(layers)
-        lowest = self.lowest(total, layers)
-        if not 1 <= average <= total:
+        lowest = self.lowest(total, layers, others)
+        highest = -(-sum(tokens_per_layer(others, total, layers)) // layers)
+        if not 1 <= average <= highest:
+            left = (
+                "visual tokens" if highest == total else "visual tokens, the mean that the steps in front of it leave"
+            )
             raise InvalidBudget(
-                f"budget must be 1..{total} visual tokens, got {average}; write a count up to {total} or a ratio up "
-                "to 1.0",
+                f"budget must be 1..{highest} {left}, got {average}; write a count up to {highest} or a ratio of the "
+                "image's visual tokens that is no more",
                 lowest=lowest,
             )
         if average < lowest:
@@ -139,18 +144,21 @@ class DecoderStrategy(Strategy):
                 f"visual tokens, got a budget of {average}; write at least {lowest}, or cut at an earlier layer",
                 lowest=lowest,
             )
+
+        def mean(share: float) -> float:
+            return mean_over_layers([*others, *self._acts(total, share, cuts, layers)], total, layers)
+
         low, high = 0.0, 1.0
-        if mean_over_layers(self._acts(total, high, cuts, layers), total, layers) <= average:
+        if mean(high) <= average:
             return self._acts(total, high, cuts, layers)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            fits = mean_over_layers(self._acts(total, middle, cuts, layers), total, layers) <= average
-            low, high = (middle, high) if fits else (low, middle)
+            low, high = (middle, high) if mean(middle) <= average else (low, middle)
         return self._acts(total, low, cuts, layers)
 
-    def lowest(self, total: int, layers: int) -> int:
+    def lowest(self, total: int, layers: int, others: Sequence[Act] = ()) -> int:
         """The smallest mean over the layers that it can reach on `total` tokens, in whole visual tokens."""
-        acts = self._acts(total, 0.0, self.cut_layers(layers), layers)
+        acts = [*others, *self._acts(total, 0.0, self.cut_layers(layers), layers)]
         return -(-sum(tokens_per_layer(acts, total, layers)) // layers)
 
     def _acts(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> tuple[Act, ...]:

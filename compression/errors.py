@@ -7,7 +7,8 @@ CompressionError
 │   ├── UnknownStrategy    no strategy of that name
 │   ├── InvalidStrategyText  text that is not name[:param=value,…][@budget]
 │   ├── InvalidParameter   a parameter that the strategy does not have, or a value outside its range
-│   └── InvalidBudget      a budget outside 1..tokens, or one that the strategy cannot reach
+│   ├── InvalidBudget      a budget outside 1..tokens, or one that the strategy cannot reach
+│   └── NeedsSight         a strategy that reads the image itself was given its visual tokens
 └── BackendError
     ├── UnknownModel       no backend for that model
     ├── ModelUnavailable   the model exists but cannot be loaded here
@@ -57,6 +58,10 @@ class InvalidBudget(StrategyError):
     def __init__(self, message: str, lowest: int | None = None) -> None:
         super().__init__(message)
         self.lowest = lowest
+
+
+class NeedsSight(StrategyError):
+    """A strategy that reads the image itself was given visual tokens instead of the image."""
 
 
 class BackendError(CompressionError):

@@ -59,10 +59,13 @@ class TokenGrid:
     Args:
         views: At least one view.
         image_size: (height, width) of the original image in pixels.
+        read_size: (height, width) of the picture that the model read in its place, where that was a reduced copy or a
+            part of it; None where it was the image itself.
     """
 
     views: tuple[View, ...]
     image_size: tuple[int, int]
+    read_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.views:
@@ -78,6 +81,40 @@ class TokenGrid:
 
     def __len__(self) -> int:
         return sum(len(view) for view in self.views)
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) of the picture that the model read: how it lies on tiles follows from this."""
+        return self.read_size or self.image_size
+
+    def placed(self, box: Box, image_size: tuple[int, int]) -> TokenGrid:
+        """The same tokens, where the picture that was read is a part of a larger image, reduced or not.
+
+        >>> TokenGrid.single(2, 2, (8, 8)).placed((16.0, 0.0, 48.0, 32.0), (64, 64)).views[0].box
+        (16.0, 0.0, 48.0, 32.0)
+
+        Args:
+            box: The part, in pixels of the image.
+            image_size: (height, width) of the image.
+        """
+        left, top, right, bottom = box
+        height, width = self.image_size
+        across, down = (right - left) / width, (bottom - top) / height
+        views = tuple(
+            View(
+                view.rows,
+                view.cols,
+                (
+                    left + view.box[0] * across,
+                    top + view.box[1] * down,
+                    left + view.box[2] * across,
+                    top + view.box[3] * down,
+                ),
+                view.name,
+            )
+            for view in self.views
+        )
+        return TokenGrid(views, image_size, self.shown_size)
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -164,8 +201,10 @@ class TokenGrid:
 
     def to_json(self) -> dict[str, Any]:
         """A plain value from which `from_json` rebuilds an equal grid."""
+        read = {} if self.read_size is None else {"read_size": list(self.read_size)}
         return {
             "image_size": list(self.image_size),
+            **read,
             "views": [{"rows": v.rows, "cols": v.cols, "box": list(v.box), "name": v.name} for v in self.views],
         }
 
@@ -177,7 +216,8 @@ class TokenGrid:
         for view in value["views"]:
             left, top, right, bottom = view["box"]
             views.append(View(view["rows"], view["cols"], (left, top, right, bottom), view["name"]))
-        return cls(tuple(views), (height, width))
+        read = value.get("read_size")
+        return cls(tuple(views), (height, width), None if read is None else (read[0], read[1]))
 
 
 def lattice(rows: int, cols: int, count: int) -> NDArray[np.int64]:

@@ -13,7 +13,14 @@ from torch import Tensor
 
 
 def attention_rows(
-    query: Tensor, key: Tensor, positions: Tensor, scaling: float, mask: Tensor | None, sees: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    positions: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    *,
+    bias: Tensor | None = None,
+    sees: Tensor | None = None,
 ) -> Tensor:
     """Softmax rows of causal attention for chosen queries, recomputed in float32.
 
@@ -23,6 +30,7 @@ def attention_rows(
         positions: int64 [rows] into the queries.
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, keys], or None for plain causal attention.
+        bias: Float32 [keys], added to all logits of each key, or None.
         sees: int64 [columns], keys that every query sees under plain causal attention, also those behind it.
 
     Returns:
@@ -33,6 +41,8 @@ def attention_rows(
     stacked = query[0, :, positions].reshape(key.shape[1], -1, query.shape[-1])
     # In float32 before the product: in half precision it overflows where the keys have a large bias.
     scores = (stacked.float() @ key[0].float().transpose(-1, -2)).view(1, heads, -1, keys) * scaling
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         wanted = mask[:, :, positions if mask.shape[2] > 1 else slice(None), :keys]
         scores = scores.masked_fill(~wanted, float("-inf")) if wanted.dtype == torch.bool else scores + wanted.float()
@@ -54,12 +64,14 @@ class Heads:
         key: Float [kv heads, length, head dim].
         scaling: Factor on the dot products.
         mask: Additive or boolean [1, 1, length, length], or None for plain causal attention.
+        bias: Float32 [length], added to all logits of each key, or None; see `compression.calibration`.
     """
 
     query: Tensor
     key: Tensor
     scaling: float
     mask: Tensor | None = None
+    bias: Tensor | None = None
 
     def rows(self, positions: Tensor, *, sees: Tensor | None = None) -> Tensor:
         """Attention of chosen queries, float32 [heads, rows, length], each row summing to one.
@@ -69,7 +81,8 @@ class Heads:
             sees: int64 [columns], positions that every query sees beside those that precede it; None as in the model.
         """
         mask = self.mask if sees is None else None
-        return attention_rows(self.query[None], self.key[None], positions.to(self.key.device), self.scaling, mask, sees)
+        at = positions.to(self.key.device)
+        return attention_rows(self.query[None], self.key[None], at, self.scaling, mask, bias=self.bias, sees=sees)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from compression.compressor import Budget, Compressor, Plan, Step, Strategy, split_strategy
+from compression.compressor import Budget, Compressor, Plan, Step, Strategy, StrategyInfo, joined, split_strategy
 from compression.errors import InvalidBudget, InvalidStrategyText, UnknownStrategy
 
 
@@ -61,12 +62,48 @@ class Registry:
         built: Compressor = strategy(**dict(parameters or {}))  # type: ignore[assignment]
         return built
 
+    def split(self, text: str) -> tuple[str, ...]:
+        """The steps of a strategy text, which are joined by `+`.
+
+        A `+` inside a value stays there: it separates steps only behind a budget, and before a registered name that is
+        followed by `:`, `@`, `+` or the end.
+
+        >>> Registry().split("visiondrop:encoder=48,stages=8/35+16/26+24/19")
+        ('visiondrop:encoder=48,stages=8/35+16/26+24/19',)
+        """
+        parts = text.split("+")
+        steps = parts[:1]
+        for part in parts[1:]:
+            name = re.split("[:@]", part, maxsplit=1)[0].strip().lower()
+            if name in self.classes or "@" in steps[-1]:
+                steps.append(part)
+            else:
+                steps[-1] += f"+{part}"
+        return tuple(steps)
+
+    def name_of(self, text: str) -> str:
+        """The name of a strategy text, whether it is known here or not; those of several steps joined by `+`.
+
+        >>> Registry().name_of("fastv:layer=2@64")
+        'fastv'
+        """
+        return "+".join(re.split("[:@]", step, maxsplit=1)[0].strip().lower() for step in self.split(text))
+
+    def info_of(self, text: str) -> StrategyInfo | None:
+        """What the steps of a text declare together, whatever their parameters; None where one is not known here."""
+        classes = [self.classes.get(self.name_of(step)) for step in self.split(text)]
+        infos = [strategy.info for strategy in classes if strategy is not None]
+        return joined(infos) if len(infos) == len(classes) else None
+
     def plan(self, text: str) -> Plan:
-        """The plan that a strategy text stands for.
+        """The plan that a strategy text stands for: one step, or several joined by `+`.
 
         Raises:
             UnknownStrategy, InvalidStrategyText, InvalidParameter, InvalidBudget: as the text deserves.
         """
+        return Plan(tuple(self._step(part) for part in self.split(text)))
+
+    def _step(self, text: str) -> Step:
         name, pairs, budget = split_strategy(text)
         info = self.get(name).info
         compressor = self.build(name, {key: info.parameter(key).parse(value) for key, value in pairs.items()})
@@ -76,4 +113,4 @@ class Registry:
                     f"{name} needs a budget; write {name}@0.25 for a quarter of the visual tokens or {name}@64 for 64"
                 )
             budget = Budget(ratio=1.0)
-        return Plan((Step(compressor, budget),))
+        return Step(compressor, budget)

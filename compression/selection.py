@@ -296,24 +296,27 @@ class Selection:
 
         An output's amount is divided among its tokens by their weights in it, so that what falls on the tokens sums to
         what
-        fell on the outputs that have tokens: attention is neither lost nor counted twice.
+        fell on the outputs that have tokens: attention is neither lost nor counted twice. An output whose amount is NaN
+        is not there; a token is NaN where none of its outputs is.
         """
+        amounts_of = np.asarray(values, dtype=np.float64)
         size = np.abs(self.weight_value).astype(np.float64)
         sums = np.bincount(self.weight_output, weights=size, minlength=len(self))
         real = (self.weight_token < self.tokens) & (size > 0)
         token, output = self.weight_token[real], self.weight_output[real]
         share = size[real] / sums[output]
-        amounts = np.zeros((*values.shape[:-1], self.tokens))
-        shared = np.asarray(values, dtype=np.float64)[..., output] * share
+        amounts, present = np.zeros((2, *amounts_of.shape[:-1], self.tokens))
+        heard = ~np.isnan(amounts_of)
+        shared = np.where(heard, amounts_of, 0.0)[..., output] * share
         np.add.at(np.moveaxis(amounts, -1, 0), token, np.moveaxis(shared, -1, 0))
-        present = np.zeros(self.tokens, dtype=bool)
-        present[token] = True
-        return np.where(present, amounts, np.nan)
+        np.add.at(np.moveaxis(present, -1, 0), token, np.moveaxis(heard[..., output], -1, 0))
+        return np.where(present > 0, amounts, np.nan)
 
     def then(self, later: Selection) -> Selection:
         """The composition with a selection over this one's outputs; anchors point into the original grid.
 
-        Scores are this selection's where it has any, else the later one's spread back.
+        Scores are this selection's where it has any, else the later one's spread back. Of diagnostics of one name the
+        later one's stands; notes are those of both.
 
         Raises:
             InvalidSelection: `later` does not start from this selection's outputs.
@@ -334,6 +337,7 @@ class Selection:
         scores = self.scores
         if scores is None and later.scores is not None:
             scores = self.expand(later.scores).astype(np.float32)
+        notes = dict.fromkeys([*self.diagnostics.get("notes", []), *later.diagnostics.get("notes", [])])
         stream = self.stream[later.anchor] if self.stream is not None and (later.anchor >= 0).all() else None
         return Selection(
             tokens=self.tokens,
@@ -345,7 +349,7 @@ class Selection:
             stream=stream if later.stream is None else later.stream,
             extra=self.extra,
             router=later.router or self.router,
-            diagnostics={**self.diagnostics, **later.diagnostics},
+            diagnostics={**self.diagnostics, **later.diagnostics, **({"notes": list(notes)} if notes else {})},
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -36,6 +36,7 @@ class Signal(StrEnum):
     LAYER_ATTENTION = "layer_attention"
     TEACHER_ATTENTION = "teacher_attention"
     LAYER_STATE = "layer_state"
+    ENCODER_BLOCKS = "encoder_blocks"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class SignalInfo:
         title: The words for people, "[CLS] attention".
         shape: Its axes, "[heads, N]": N visual tokens in the order of the grid, V views. Empty for what is no array.
         meaning: What it holds, with the conventions that its numbers follow.
-        given: Where a strategy finds it: "features" of the tokens, their "signals", or the field of the `Context`.
+        given: Where a strategy finds it: "features" of the tokens, their "signals", the field of the `Context`, or the
+            "sight" that a `LookingStrategy` is given.
     """
 
     title: str
@@ -126,6 +128,12 @@ SIGNALS: Mapping[Signal, SignalInfo] = {
         "",
         "a `LayerState`: queries, keys and hidden states of a language-model layer over all positions",
         given="state",
+    ),
+    Signal.ENCODER_BLOCKS: SignalInfo(
+        "the blocks of the vision tower",
+        "",
+        "tokens can be merged between attention and MLP of every block, before the tower's output",
+        given="sight",
     ),
 }
 """Every signal. Arrays are floats and finite; tokens lie view by view, row by row, as the grid numbers them."""

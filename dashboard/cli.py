@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="STRATEGY",
-        help="name[:param=value,...][@budget]; repeat it",
+        help="name[:param=value,...][@budget], steps of a plan joined by +; repeat it",
     )
     run.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="an answer to choose among; repeat it"
@@ -310,7 +310,7 @@ def _run(options: argparse.Namespace) -> int:
     vlm = load_model(settings.model, device=settings.device)
     vlm.prompt(inquiry.question, inquiry.choices)
     for plan in plans:
-        vlm.check(plan, vlm.count_tokens((image.height, image.width)))
+        vlm.check(plan, vlm.count_tokens((image.height, image.width)), (image.height, image.width))
     from dashboard.batch import run_and_store
 
     outcomes, comparison = run_and_store(inquiry, plans, vlm, settings, seed=options.seed, record=record)
@@ -489,7 +489,7 @@ def _strategies(options: argparse.Namespace) -> int:
             [
                 {
                     "strategy": info.name,
-                    "acts": "in the language model" if info.stage == "decoder" else "before the language model",
+                    "acts": info.stage.words,
                     "does": info.reduces,
                     "budget": "or left to its router"
                     if info.adaptive

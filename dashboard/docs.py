@@ -65,7 +65,7 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
             [
                 f"`{info.name}`",
                 info.title,
-                "in the language model" if info.stage.value == "decoder" else "before the language model",
+                info.stage.words,
                 {"nothing": "keeps everything"}.get(info.reduces, info.reduces),
                 ", ".join(f"`{signal}`" for signal in sorted(need.value for need in info.needs)) or "nothing",
                 info.paper or "baseline",
@@ -74,6 +74,9 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
             for info in infos
         ),
     )
+
+
+_GIVEN = {"features": "`tokens.features`", "signals": "`tokens.signals`", "sight": "the `sight`"}
 
 
 def signal_table() -> str:
@@ -88,7 +91,7 @@ def signal_table() -> str:
                 f"`{signal}`",
                 info.shape or "–",
                 info.meaning,
-                f"`tokens.{info.given}`" if info.given in ("features", "signals") else f"`context.{info.given}`",
+                _GIVEN.get(info.given, f"`context.{info.given}`"),
                 ", ".join(f"`{name}`" for name in readers[signal]) or "–",
             ]
             for signal, info in SIGNALS.items()

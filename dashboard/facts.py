@@ -28,8 +28,10 @@ class RunFacts:
         strategy: Canonical text.
         requested: Budget in visual tokens, None where the router chose.
         realised: Mean over the layers.
+        total: Visual tokens of the image before any strategy.
         outputs: Visual tokens left after the last reduction; above `kept` where a patch became two tokens.
-        kept, merged, dropped: Patches; they sum to `total`.
+        kept, merged, dropped: Patches of the run's own grid; they sum to `total` unless the strategy encoded the image
+            itself.
         evidence: Patches that the answer depends on, None where not known.
         evidence_kept: How many of them were kept or merged into kept ones.
         image_share: Per layer, the share of the answer position's attention on the image; empty where not recorded.

@@ -19,6 +19,7 @@ from compression.backends.embedded.backend import CHECKPOINT
 from compression.backends.embedded.regimes import REGIMES, Posteriors, pictures
 from compression.backends.embedded.scenes import make_scene
 from compression.compressor import Cancel, Plan
+from compression.sight import looking
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 from dashboard.settings import Settings as ServerSettings
@@ -26,6 +27,7 @@ from storage import AssetMissing, Store, StoreMissing, open_store
 
 KEPT_IN_MEMORY = 600
 """Encoded pictures that are kept while strategies follow each other."""
+ENCODES_ITSELF = "information is estimated on one encoding of an image that all strategies share, not on one of its own"
 POSTERIORS = CHECKPOINT / "posteriors.npz"
 
 
@@ -58,6 +60,9 @@ def regime_askings(vlm: VLM, count: int, plans: Sequence[Plan]) -> list[Asking]:
         return vlm.encode(image, (image.shape[0], image.shape[1]))
 
     asked = pictures(count)
+    for plan in plans:
+        if looking(plan):
+            raise InvalidInformation(f"{plan} is not offered: {ENCODES_ITSELF}; choose another strategy")
     samples = tuple(
         Sample(
             f"scene {seed}",
@@ -98,7 +103,10 @@ def stored_askings(store: Store, vlm: VLM, where: str = "") -> list[Asking]:
             sample = Sample(row.image, partial(look, row.image), prompt, row.expected)
             found.setdefault(row.strategy, {})[row.image, prompt.text] = sample
     askings = []
-    for strategy, members in sorted(found.items(), key=lambda item: not item[0].startswith("identity")):
+    if blind := sorted(strategy for strategy in found if looking(CATALOGUE.plan(strategy))):
+        notes.append(f"Left out: {', '.join(blind)}; {ENCODES_ITSELF}.")
+        found = {strategy: members for strategy, members in found.items() if strategy not in blind}
+    for strategy, members in sorted(found.items(), key=lambda item: CATALOGUE.name_of(item[0]) != "identity"):
         # In one order whatever the runs' ids are, so that strategies can be paired.
         samples, lonely = _with_partners([members[key] for key in sorted(members)])
         said = [*notes, f"Left out of {strategy}: {lonely} without another question with the same choices."]

@@ -240,10 +240,10 @@ def change_of(run: Opened, look: Look) -> NDArray[np.float32] | None:
     """The difference against the first pane on its scale, float32 [tokens] in [-1, 1]; None where it cannot be told.
 
     Retention: kept is 1, merged 1/2, dropped 0, and the difference is linear. Attention: the sign times the square root
-    of the share of the scale's end; a token that was not there counts as zero.
+    of the share of the scale's end; a token that was not there counts as zero. Runs on different grids have none.
     """
     first = look.against
-    if first is None or len(first) != len(run):
+    if first is None or first.grid != run.grid:
         return None
     if look.compared == "retention":
         retention: NDArray[np.float32] = _PRESENCE[run.fate] - _PRESENCE[first.fate]

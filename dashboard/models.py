@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from compression.backends import known_models, load_model
 from compression.backends.base import VLM
-from compression.compressor import Step
-from compression.decoder import DecoderStrategy
+from compression.backends.inside import lowest_of
+from compression.compressor import Plan
 from compression.errors import CompressionError
+from compression.sight import Size, looking
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +81,22 @@ class Models:
             self._totals[key] = self.get(name).count_tokens(image_size)
         return self._totals[key]
 
-    def lowest(self, step: Step, total: int, name: str = "") -> int:
-        """The smallest budget in visual tokens that a step can reach on an image of `total` tokens."""
-        if not isinstance(step.compressor, DecoderStrategy):
-            return 1
-        return step.compressor.lowest(total, self.get(name).architecture.layers)
+    def lowest(self, plan: Plan, total: int, name: str = "", *, image_size: Size | None = None) -> int:
+        """The smallest budget in visual tokens that a plan can reach on an image of `total` tokens, by its last step.
+
+        Args:
+            plan: The plan.
+            total: Visual tokens of the image.
+            name: The model's.
+            image_size: (height, width); without it, nothing is known of a strategy that looks at the image itself.
+
+        Raises:
+            StrategyError: an earlier step cannot run.
+        """
+        looks = looking(plan)
+        if looks and image_size and len(plan.steps) == 1:
+            return looks.lowest(self.get(name).prospect(image_size))
+        return lowest_of(plan, total, self.get(name).architecture.layers)
 
 
 def device_words(device: str) -> str:

@@ -71,6 +71,7 @@ class Opened:
         anchors: int32, those of them that the path was drawn between.
         attention: By "answer" and "question", as far as recorded.
         outputs: Tokens left after the last reduction.
+        total: Tokens of the image before any strategy; the grid has others where the strategy encoded it itself.
         requested: Budget in tokens, None where the router chose.
     """
 
@@ -89,6 +90,7 @@ class Opened:
     anchors: NDArray[np.int32]
     attention: Mapping[str, Attention]
     outputs: int
+    total: int
     requested: int | None
 
     def __len__(self) -> int:
@@ -151,6 +153,7 @@ class Opened:
             anchors=_anchors(selection, path),
             attention=_attention(run),
             outputs=len(selection),
+            total=run.tokens_total,
             requested=run.tokens_requested,
         )
 

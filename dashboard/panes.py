@@ -40,7 +40,7 @@ def comparison_json(
 ) -> dict[str, Any]:
     """Everything that the page needs at once; `opened` and `facts` hold the run of each pane that is done."""
     is_running = any(pane.state in ("waiting", "running") for pane in comparison.panes)
-    total = next((len(run) for run in opened if run is not None), None)
+    total = next((run.total for run in opened if run is not None), None)
     return {
         "comparison": comparison.id,
         "state": "running" if is_running else "done",
@@ -56,7 +56,7 @@ def comparison_json(
                 "run": pane.run,
                 "has_map": has_map(pane),
                 "caption": caption(
-                    pane.strategy, None if run is None else run.outputs, total if run is None else len(run)
+                    pane.strategy, None if run is None else run.outputs, total if run is None else run.total
                 ),
                 "markup": str(state_markup(pane, position, job)),
                 "facts": known,
@@ -68,8 +68,8 @@ def comparison_json(
 
 def title_of(strategy: str) -> str:
     """The title of a strategy text; its name where this installation does not know it."""
-    info = _info(strategy)
-    return info.title if info is not None else _name(strategy)
+    info = CATALOGUE.info_of(strategy)
+    return info.title if info is not None else CATALOGUE.name_of(strategy)
 
 
 def caption(strategy: str, left: int | None, total: int | None) -> str:
@@ -82,7 +82,7 @@ def caption(strategy: str, left: int | None, total: int | None) -> str:
     """
     if left is not None and total is not None:
         return f"all {count(total)} tokens" if left == total else f"{count(left)} of {count(total)} tokens"
-    asked = strategy.rpartition("@")[2] if "@" in strategy else ""
+    asked = CATALOGUE.split(strategy)[-1].partition("@")[2]
     share = _share(asked) if "." in asked else None
     if share is None and not asked.isdecimal():
         return ""
@@ -154,7 +154,7 @@ def facts_of(run: Opened, first: Opened | None) -> dict[str, Any]:
     """The numbers of one pane: counts, scales, strong values, and how it compares with the first pane."""
     level = run.levels[run.level]
     views = [part for raster in level.rasters for part in raster.parts]
-    info = _info(run.strategy)
+    info = CATALOGUE.info_of(run.strategy)
     is_same_grid = first is not None and first.grid == run.grid
     peer = first if is_same_grid else None
     return {
@@ -224,15 +224,6 @@ def overlap(run: Opened, first: Opened) -> float:
 
 def _numbers(values: NDArray[np.float32]) -> list[float]:
     return [float(value) for value in np.nan_to_num(values, nan=0.0)]
-
-
-def _info(strategy: str) -> StrategyInfo | None:
-    found = CATALOGUE.classes.get(_name(strategy))
-    return None if found is None else found.info
-
-
-def _name(strategy: str) -> str:
-    return strategy.partition(":")[0].partition("@")[0]
 
 
 def _share(text: str) -> float | None:

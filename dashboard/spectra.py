@@ -10,7 +10,6 @@ from markupsafe import Markup
 from plotly.subplots import make_subplots
 
 from analysis.spectrum import ATOMS, Interval, Spectrum
-from compression.errors import CompressionError
 from compression.strategies import CATALOGUE
 from dashboard.figures import escaped, layout, short
 from dashboard.markup import EMPTY, join, percent, task_words
@@ -44,10 +43,8 @@ REGIME_OF = {"knowledge": "question", "region": "picture", "told": "either", "qu
 
 def name_of(spectrum: Spectrum) -> str:
     """The strategy for people: its title and its budget."""
-    try:
-        title = CATALOGUE.get(spectrum.strategy_name).info.title
-    except CompressionError:
-        title = spectrum.strategy_name
+    info = CATALOGUE.info_of(spectrum.strategy)
+    title = info.title if info is not None else spectrum.strategy_name
     if spectrum.budget is None or spectrum.strategy_name == "identity":
         return title
     budget = f"{spectrum.budget:g}" if spectrum.budget <= 1 else f"{spectrum.budget:.0f} tokens"

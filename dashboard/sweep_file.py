@@ -129,16 +129,20 @@ def _checked(given: Mapping[str, Any], beside: Path, catalogue: Registry) -> Swe
     )
 
 
-def expand(strategies: Sequence[str], ratios: Sequence[float]) -> list[str]:
-    """Strategy texts with each ratio where they have no budget of their own.
+def expand(strategies: Sequence[str], ratios: Sequence[float], catalogue: Registry = CATALOGUE) -> list[str]:
+    """Strategy texts with each ratio where they have no budget of their own; of a plan the last step counts.
 
-    >>> expand(["identity@1.0", "fastv:layer=2"], [0.5, 0.25])
-    ['identity@1.0', 'fastv:layer=2@0.5', 'fastv:layer=2@0.25']
+    >>> expand(["identity@1.0", "visionzip@0.5+fastv:layer=2"], [0.5, 0.25])
+    ['identity@1.0', 'visionzip@0.5+fastv:layer=2@0.5', 'visionzip@0.5+fastv:layer=2@0.25']
     """
     return [
         one
         for text in strategies
-        for one in ([text] if "@" in text or not ratios else [f"{text}@{Budget(ratio=ratio)}" for ratio in ratios])
+        for one in (
+            [text]
+            if "@" in catalogue.split(text)[-1] or not ratios
+            else [f"{text}@{Budget(ratio=ratio)}" for ratio in ratios]
+        )
     ]
 
 
@@ -146,8 +150,8 @@ def _plans(strategies: Sequence[str], ratios: Sequence[float], catalogue: Regist
     plans: dict[str, Plan] = {}
     for text in strategies:
         try:
-            keeps_all = catalogue.get(split_strategy(text)[0]).info.reduces == "nothing"
-            for one in expand([text], () if keeps_all else ratios):
+            last = catalogue.get(split_strategy(catalogue.split(text)[-1])[0])
+            for one in expand([text], () if last.info.reduces == "nothing" else ratios, catalogue):
                 plan = catalogue.plan(one)
                 plans[str(plan)] = plan
         except CompressionError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compression.intervals import wilson_interval
+from compression.strategies import CATALOGUE
 from dashboard.errors import InvalidSweep
 from dashboard.report import plain_table
 from storage import SweptRequest
@@ -24,7 +25,7 @@ class SweptFigure:
     them.
 
     Args:
-        strategy: Canonical text without its budget.
+        strategy: Canonical text without its budget; of a plan, without that of its last step.
         budget: As asked: a ratio with a decimal point, a count, or "" where the strategy chooses.
         family: Of the questions.
         n: Questions that were answered and whose answer is known.
@@ -58,9 +59,20 @@ def figures_of(requests: Sequence[SweptRequest]) -> list[SweptFigure]:
     """The tidy table of a sweep, by model, strategy, descending budget, seed and family."""
     groups: dict[tuple[str, str, str, int, str], list[SweptRequest]] = defaultdict(list)
     for one in requests:
-        strategy, _, budget = one.strategy.partition("@")
+        strategy, budget = without_budget(one.strategy)
         groups[one.model, strategy, budget, one.seed, one.family].append(one)
     return [_figure(*key, members) for key, members in sorted(groups.items(), key=lambda item: _order(*item[0]))]
+
+
+def without_budget(strategy: str) -> tuple[str, str]:
+    """A canonical text without the budget of its last step, and that budget, "" where there is none.
+
+    >>> without_budget("visionzip@0.5+fastv@0.25")
+    ('visionzip@0.5+fastv', '0.25')
+    """
+    *earlier, last = CATALOGUE.split(strategy)
+    name, _, budget = last.partition("@")
+    return "+".join([*earlier, name]), budget
 
 
 def _order(model: str, strategy: str, budget: str, seed: int, family: str) -> tuple[Any, ...]:

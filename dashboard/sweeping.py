@@ -18,6 +18,7 @@ from compression.backends import load_model
 from compression.backends.base import VLM
 from compression.compressor import Plan
 from compression.errors import CompressionError, InvalidBudget, InvalidParameter, MissingSignal
+from compression.sight import looking
 from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.errors import InvalidSweep
 from dashboard.settings import Settings
@@ -103,15 +104,15 @@ def plan_cells(asked: SweepFile, inquiries: Sequence[Inquiry], vlm: VLM) -> list
     Raises:
         InvalidQuestion: the model cannot read one of the questions.
     """
-    refusals: dict[tuple[str, int], dict[str, Any]] = {}
+    refusals: dict[tuple[str, tuple[int, int]], dict[str, Any]] = {}
     cells: dict[str, Cell] = {}
     for inquiry in inquiries:
         prompt = vlm.prompt(inquiry.question, inquiry.choices)
-        total = vlm.count_tokens((inquiry.image.height, inquiry.image.width))
+        size = inquiry.image.height, inquiry.image.width
         for plan in asked.plans:
-            if (str(plan), total) not in refusals:
-                refusals[str(plan), total] = _refusal(vlm, plan, total)
-            refusal = refusals[str(plan), total]
+            if (str(plan), size) not in refusals:
+                refusals[str(plan), size] = _refusal(vlm, plan, size)
+            refusal = refusals[str(plan), size]
             for seed in asked.seeds:
                 request = request_for(inquiry, plan, vlm, prompt, seed=seed, record=asked.record).digest
                 swept = SweptRequest(
@@ -127,10 +128,10 @@ def plan_cells(asked: SweepFile, inquiries: Sequence[Inquiry], vlm: VLM) -> list
     return list(cells.values())
 
 
-def _refusal(vlm: VLM, plan: Plan, total: int) -> dict[str, Any]:
-    """State, reason and lowest budget where a plan cannot run on so many visual tokens; else nothing."""
+def _refusal(vlm: VLM, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
+    """State, reason and lowest budget where a plan cannot run on an image of (height, width); else nothing."""
     try:
-        vlm.check(plan, total)
+        vlm.check(plan, vlm.count_tokens(size), size)
     except InvalidBudget as error:
         return {"state": "unreachable", "reason": str(error), "lowest": error.lowest}
     except (InvalidParameter, MissingSignal) as error:
@@ -210,12 +211,14 @@ def _run_model(sweep: str, cells: Sequence[Cell], vlm: VLM, asked: SweepFile, st
 
 
 def _outcomes(cells: Sequence[Cell], vlm: VLM, asked: SweepFile, store: Store) -> Iterator[tuple[Cell, Outcome]]:
-    """What each request became; an image is read and encoded once for all of its requests."""
+    """What each request became; an image is encoded once for all of its requests that do not encode it themselves."""
     for path, part in groupby(cells, key=lambda cell: cell.inquiry.path):
         of_image = list(part)
         store.put_image(path)
+        encoded = None
         try:
-            encoded = encode(of_image[0].inquiry, vlm, repeats=asked.repeats, warmup=asked.warmup)
+            if not all(looking(cell.plan) for cell in of_image):
+                encoded = encode(of_image[0].inquiry, vlm, repeats=asked.repeats, warmup=asked.warmup)
         except Exception as error:
             for cell in of_image:
                 yield cell, Outcome(cell.swept.strategy, None, "encode", _reason(error))
@@ -224,7 +227,7 @@ def _outcomes(cells: Sequence[Cell], vlm: VLM, asked: SweepFile, store: Store) -
             yield cell, _answered(cell, vlm, asked, encoded)
 
 
-def _answered(cell: Cell, vlm: VLM, asked: SweepFile, encoded: Encoded) -> Outcome:
+def _answered(cell: Cell, vlm: VLM, asked: SweepFile, encoded: Encoded | None) -> Outcome:
     try:
         [outcome] = compare(
             cell.inquiry,

@@ -14,13 +14,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from analysis.run import utc_now
 from storage.database import Database
 from storage.errors import StoreCorrupt, StoreReadOnly, StoreTooNew
 from storage.faults import translate_os
-from storage.schema import metadata, schema_steps, spectra, spectrum_arrays, sweep_runs, sweeps
+from storage.schema import metadata, runs, schema_steps, spectra, spectrum_arrays, sweep_runs, sweeps
 from storage.views import create_views
 
 
@@ -50,10 +50,18 @@ def add_sweeps(connection: Connection) -> None:
     create_views(connection)
 
 
+def add_tokens_encoded(connection: Connection) -> None:
+    """How many tokens the encoder made for a run: all of the image's, as long as no strategy encoded it anew."""
+    connection.execute(text("ALTER TABLE runs ADD COLUMN tokens_encoded INTEGER NOT NULL DEFAULT '0'"))
+    connection.execute(update(runs).values(tokens_encoded=runs.c.tokens_total))
+    create_views(connection)
+
+
 STEPS = (
     Step("0001 first tables", create_all),
     Step("0002 decompositions", add_spectra),
     Step("0003 sweeps", add_sweeps),
+    Step("0004 encodings of their own", add_tokens_encoded),
 )
 
 

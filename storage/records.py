@@ -24,7 +24,7 @@ SWEPT_STATES: tuple[SweptState, ...] = ("done", "failed", "unreachable", "refuse
 class RunSummary:
     """One row of the public view `v_runs`, and where the run belongs. No array is loaded for it.
 
-    The fields up to `code_commit` are the view's columns, in its order and with its names; None is "not known" or
+    The fields up to `tokens_encoded` are the view's columns, in its order and with its names; None is "not known" or
     "did not happen", never zero.
 
     Args:
@@ -32,9 +32,12 @@ class RunSummary:
         request: Digest of what was asked, hex.
         created_utc: ISO 8601 in UTC.
         model_revision: SHA-256 over the weight files, hex.
-        strategy: Canonical text; strategy_name its registry key; strategy_params_json all its parameters, JSON.
-        strategy_stage: "encoder" or "decoder"; None where this installation does not know the strategy.
+        strategy: Canonical text; strategy_name its registry key, or those of its steps joined by "+";
+            strategy_params_json all its parameters, JSON.
+        strategy_stage: "encoding", "zoom", "encoder" or "decoder", or those of its steps joined by "+"; None where this
+            installation does not know the strategy.
         budget_requested, budget_realised: Visual tokens; requested is None where the router chose.
+        tokens_total: Visual tokens of the image before any strategy.
         retention_ratio: Mean over the language model's layers divided by the total.
         image: SHA-256 of the bytes as received, hex.
         image_width, image_height: Pixels.
@@ -45,6 +48,7 @@ class RunSummary:
         kv_cache_bytes, peak_memory_bytes: Measured.
         evidence_recall: Share of the evidence's tokens that were kept or merged into kept ones.
         labels_json: JSON list of short labels.
+        tokens_encoded: Visual tokens on the run's own grid; other than the total where the strategy encoded the image.
         comparison: Id of the comparison that it belongs to, "" for none.
         owner: Whose run it is, "" for local use.
         is_sample: Whether it came with Keepmap and everyone may see it.
@@ -92,6 +96,7 @@ class RunSummary:
     labels_json: str
     keepmap_version: str
     code_commit: str
+    tokens_encoded: int
     comparison: str = ""
     owner: str = ""
     is_sample: bool = False

@@ -56,11 +56,25 @@ def page(query: Select[Any], limit: int, offset: int) -> Select[Any]:
     return query.limit(min(max(limit, 0), MOST)).offset(min(max(offset, 0), MOST))
 
 
-def strategy_facts(text: str) -> tuple[str | None, dict[str, bool | int | float | str]]:
-    """Stage and all parameters of a strategy text; the stage is None where the strategy is not known here."""
+def strategy_facts(text: str) -> tuple[str | None, dict[str, Any]]:
+    """Stage and all parameters of a strategy text; the stage is None where the strategy is not known here.
+
+    The stages of a plan of several steps are joined by "+", each once; its parameters are a list `steps` of name,
+    budget and parameters.
+    """
     try:
-        step = CATALOGUE.plan(text).steps[0]
-        return step.stage.value, dict(step.compressor.parameters)
+        plan = CATALOGUE.plan(text)
+        if len(plan.steps) == 1:
+            return plan.stage, dict(plan.steps[0].compressor.parameters)
+        steps = [
+            {
+                "strategy": step.compressor.info.name,
+                "budget": str(step.budget),
+                "parameters": dict(step.compressor.parameters),
+            }
+            for step in plan.steps
+        ]
+        return plan.stage, {"steps": steps}
     except CompressionError:
         pass
     try:
@@ -116,6 +130,7 @@ def summarise(run: Run, owner: str = "", is_sample: bool = False) -> RunSummary:
         labels_json=json_text(list(run.labels)),
         keepmap_version=run.environment.get("keepmap", ""),
         code_commit=run.environment.get("commit", ""),
+        tokens_encoded=run.tokens_encoded,
         comparison=run.comparison,
         owner=owner,
         is_sample=is_sample,
@@ -155,6 +170,8 @@ def router_rows(run: Run) -> list[dict[str, Any]]:
     if decision is None:
         return []
     stage, _ = strategy_facts(run.request.strategy)
+    if stage is not None:
+        stage = stage.partition("+")[0]  # a router chooses where a plan begins
     return [
         {
             "run": run.id,

@@ -29,7 +29,7 @@ def tokens_table(store: Store, run_id: str) -> pd.DataFrame:
         RunNotFound: there is no such run.
     """
     run = store.get(run_id)
-    total, selection, grid = run.tokens_total, run.selection, run.grid
+    total, selection, grid = run.tokens_encoded, run.selection, run.grid
     rows, cols = grid.rows_cols()
     boxes = grid.boxes()
     attention = np.full(total, np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, inspect, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, inspect, or_, select
 
 from storage.schema import choices, failures, router, runs, spectra, sweep_runs, sweeps
 
@@ -15,7 +15,7 @@ RUN_COLUMNS = (
     "retention_ratio", "image", "image_name", "image_width", "image_height", "crs", "question", "question_family",
     "task", "answer", "answer_expected", "is_correct", "confidence", "choice_mass", "seed", "device", "dtype",
     "encode_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "prefill_flops", "kv_cache_bytes",
-    "peak_memory_bytes", "evidence_recall", "labels_json", "keepmap_version", "code_commit",
+    "peak_memory_bytes", "evidence_recall", "labels_json", "keepmap_version", "code_commit", "tokens_encoded",
 )
 """The columns of `v_runs` in order."""
 
@@ -78,10 +78,12 @@ VIEWS: dict[str, Select[Any]] = {
 
 
 def create_views(connection: Connection) -> None:
-    """Write the views anew, as this version defines them; those wait whose tables come with a later step."""
-    there = set(inspect(connection).get_table_names())
+    """Write the views anew, as this version defines them; those wait whose tables or columns come with a later step."""
+    seen = inspect(connection)
+    there = {table: {column["name"] for column in seen.get_columns(table)} for table in seen.get_table_names()}
     for name, query in VIEWS.items():
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
-        if there.issuperset(str(table) for table in query.get_final_froms()):
+        tables = [table for table in query.get_final_froms() if isinstance(table, Table)]
+        if all(there.get(table.name, set()) >= set(table.columns.keys()) for table in tables):
             text = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
             connection.exec_driver_sql(f"CREATE VIEW {name} AS {text}")

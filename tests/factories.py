@@ -148,8 +148,8 @@ def make_run(
         image_size: (height, width); ignored where `image` is given.
         correct: Whether the answer is the expected one.
     """
-    name, _, budget = strategy.partition("@")
-    name = name.partition(":")[0]
+    budget = strategy.rpartition("@")[2] if "@" in strategy else ""
+    name = strategy.partition("@")[0].partition(":")[0]
     image = image or make_image_ref(seed, image_size)
     grid = make_grid(tokens, views, (image.height, image.width))
     total = len(grid)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
@@ -233,7 +234,7 @@ def _pass(
     if axes is not None:
         axes = axes.taken(packed.positions[0])
     inside = Inside(
-        steps=acts_of(given.plan, len(given.grid), family.architecture.layers),
+        steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
         context=Context(),
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
@@ -247,6 +248,7 @@ def _pass(
         _replaced(family.word_embeddings, words, intervention.words),
         _heard(family.decoder_layers if layers else [], places) as heard,
         cut_between(family.decoder_layers, inside.before),
+        attention.calibrated(lambda layer: inside.biases[layer]),
     ):
         output = family.forward(
             packed.ids,

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from compression.compressor import Cancel, Plan
 from compression.grid import TokenGrid
+from compression.merging import Merging
 from compression.selection import Selection
+from compression.sight import Prospect
 from compression.tokens import Signal, VisualTokens
 
 
@@ -246,8 +248,15 @@ class VLM(Protocol):
         Patches on padding count, and so do those that were merged to one token.
         """
 
-    def check(self, plan: Plan, total: int) -> None:
+    def prospect(self, image_size: tuple[int, int]) -> Prospect:
+        """What can be told of an image of (height, width) before any of it is read."""
+
+    def check(self, plan: Plan, total: int, image_size: tuple[int, int] | None = None) -> None:
         """Refuse a plan that cannot run on `total` visual tokens, before anything runs.
+
+        Args:
+            total: Of the image when it is read whole.
+            image_size: (height, width); what a strategy that looks at the image itself can reach follows from it.
 
         Raises:
             MissingSignal: the plan needs what the model does not provide.
@@ -261,6 +270,22 @@ class VLM(Protocol):
         Args:
             image: uint8 [height, width, 3], the image or a decimated copy.
             image_size: (height, width) of the original, in whose pixels the grid's boxes are.
+        """
+
+    def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """Visual tokens of an image that was brought to its size before: nothing is enlarged after that.
+
+        Args:
+            image: uint8 [height, width, 3]; the grid's boxes are in its pixels.
+        """
+
+    def encode_merged(
+        self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
+    ) -> tuple[VisualTokens, Selection]:
+        """Visual tokens of an image, merged inside the encoder; see `Sight.encode_merged`.
+
+        Raises:
+            MissingSignal: the tower cannot do it.
         """
 
     def prompt(self, question: str, choices: Sequence[str] = ()) -> Prompt:

@@ -90,15 +90,16 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] == 1:
                 return None
+            whole = kwargs
             if held:
-                kwargs = _cut_to(**held, kwargs=kwargs)
+                kwargs = _cut_to(**held, kwargs=whole)
             positions, mask = kwargs["position_ids"][0], kwargs.get("attention_mask")
             cut = before(index, Entering(hidden, positions, kwargs["position_embeddings"], mask))
             if cut is not None:
-                kwargs = _cut_to(cut.slots, cut.positions, cut.rotary, kwargs)
                 hidden = cut.hidden
                 slots = held["slots"][cut.slots] if held else cut.slots
                 held.update(slots=slots, positions=cut.positions, rotary=cut.rotary)
+                kwargs = _cut_to(**held, kwargs=whole)
             if not held:
                 return None
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

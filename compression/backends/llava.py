@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
+from compression.backends.blocks import merge_views
 from compression.backends.hooks import tapped
 from compression.backends.native import INSIDE, NativeBackend
 from compression.errors import ModelUnavailable
 from compression.grid import Box, TokenGrid, View
+from compression.merging import Merging
+from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
 WITHOUT_CLS = INSIDE | {
@@ -40,6 +43,7 @@ PROVIDES = WITHOUT_CLS | {
     Signal.CLS_FEATURE,
     Signal.CLS_QUERY,
     Signal.LAST_CLS_ATTENTION,
+    Signal.ENCODER_BLOCKS,
 }
 
 MOST_WEIGHTS = 2**26
@@ -123,16 +127,57 @@ class LlavaBackend(NativeBackend):
         values: Tensor = made["pixel_values"].to(self.device, self.model.dtype)
         return values
 
-    @torch.no_grad()
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """Visual tokens of one image, with all signals that `provides` names but the text's."""
-        pixels, views = self.cut(image, image_size)
+        return self._encoded(*self.cut(image, image_size), image_size)
+
+    @property
+    def feature_layer(self) -> int:
+        """The tower's layer whose hidden states are the features, as the checkpoint counts.
+
+        Raises:
+            ModelUnavailable: the checkpoint takes more than one, or other tokens of it.
+        """
         layer, strategy = self.config.vision_feature_layer, "default" if self.has_cls else "full"
         if self.config.vision_feature_select_strategy != strategy or not isinstance(layer, int):
             raise ModelUnavailable(
                 f"only checkpoints whose vision_feature_select_strategy is {strategy!r} and whose vision_feature_layer "
                 "is one layer are supported; choose another checkpoint"
             )
+        return layer
+
+    @property
+    def merging_blocks(self) -> int:
+        """The blocks up to the feature layer, where the tower can be run block by block."""
+        if Signal.ENCODER_BLOCKS not in self.provides:
+            return 0
+        layer = self.feature_layer
+        return layer if layer >= 0 else self.architecture.encoder_layers + 1 + layer
+
+    @torch.no_grad()
+    def encode_merged(
+        self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
+    ) -> tuple[VisualTokens, Selection]:
+        """Visual tokens of one image, merged inside the tower; see `VLM.encode_merged`."""
+        if Signal.ENCODER_BLOCKS not in self.provides:
+            return super().encode_merged(image, image_size, merging)
+        pixels, views = self.cut(image, image_size)
+        tower = self.model.model.vision_tower
+        blocks = tower.encoder.layers[: self.merging_blocks]
+        hidden = tower.pre_layrnorm(tower.embeddings(pixels))
+        on_image = self._on_image(views, image_size).to(hidden.device)
+        features, cls_feature, selection = merge_views(blocks, hidden, on_image, merging)
+        signals = {
+            Signal.FEATURES: features,
+            Signal.PROJECTED: self.project(features),
+            Signal.CLS_FEATURE: cls_feature,
+        }
+        return self._tokens(signals, views, image_size), selection
+
+    @torch.no_grad()
+    def _encoded(self, pixels: Tensor, views: tuple[View, ...], image_size: tuple[int, int]) -> VisualTokens:
+        """What the tower makes of what `cut` made."""
+        layer = self.feature_layer
         tower = self.model.model.vision_tower
         attend = tower.encoder.layers[layer if layer < 0 else layer - 1].self_attn
         first, last = tower.encoder.layers[0].self_attn, tower.encoder.layers[-1].self_attn

@@ -50,6 +50,10 @@ class LlavaNextBackend(TiledBackend):
         """The patches of the whole view and those of the tiles that lie on the image; newlines do not count."""
         return sum(len(view) for view in self.tiling(image_size).views())
 
+    def view_lengths(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """Those of the whole view and of each tile."""
+        return tuple(len(view) for view in self.tiling(image_size).views())
+
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """The whole image and its tiles; see `LlavaBackend.cut`."""
         tiling = self.tiling(image_size)
@@ -61,7 +65,7 @@ class LlavaNextBackend(TiledBackend):
     # ------------------------------------------------------------------ question
     def places(self, grid: TokenGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column on the sheet of each token behind the whole view, two int64 [tokens]."""
-        return self.tiling(grid.image_size).places()
+        return self.tiling(grid.shown_size).places()
 
     def blocks(self, selection: Selection, grid: TokenGrid) -> list[NDArray[np.int64]]:
         """One block: the whole view's outputs, then row by row those of the sheet and a separator.

@@ -55,14 +55,18 @@ class LlavaOnevisionBackend(LlavaNextBackend):
         smaller = self.reduced(tiling)
         return tiling.edge**2 + math.prod(smaller) if smaller else super().count_tokens(image_size)
 
+    def view_lengths(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """All in one: an interpolated sheet has no tiles."""
+        return (self.count_tokens(image_size),)
+
     def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
         """Those of a whole tile for the whole view and each tile, before any interpolation."""
-        tiling = self.tiling(grid.image_size)
+        tiling = self.tiling(grid.shown_size)
         return (tiling.edge**2,) * (1 + len(tiling.tiles()))
 
     def places(self, grid: TokenGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column on the sheet of each token behind the whole view, two int64 [tokens]."""
-        smaller = self.reduced(self.tiling(grid.image_size))
+        smaller = self.reduced(self.tiling(grid.shown_size))
         if smaller is None:
             return super().places(grid)
         rows, cols = np.indices(smaller)

@@ -44,14 +44,16 @@ from compression.backends.base import (
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
-from compression.backends.inside import Inside, acts_of, asked
+from compression.backends.inside import Inside, check_reachable
 from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
-from compression.compressor import Cancel, Plan, Router, Stage
+from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import TokenGrid
 from compression.layer import Heads
+from compression.merging import Merging
 from compression.selection import Selection
+from compression.sight import Prospect, looking
 from compression.tokens import Signal, VisualTokens
 
 INSIDE = frozenset({Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION})
@@ -162,6 +164,42 @@ class NativeBackend(ABC):
     @abstractmethod
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """See `VLM.encode`."""
+
+    def count_reduced(self, size: tuple[int, int]) -> int:
+        """How many visual tokens `encode_reduced` makes of an image of (height, width)."""
+        return self.count_tokens(size)
+
+    def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """See `VLM.encode_reduced`."""
+        return self.encode(image, (image.shape[0], image.shape[1]))
+
+    @property
+    def merging_blocks(self) -> int:
+        """Blocks of the vision tower between which tokens can be merged; 0 where they cannot be."""
+        return 0
+
+    def view_lengths(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """Visual tokens of each view of an image of (height, width), as far as views are merged one by one."""
+        return (self.count_tokens(image_size),)
+
+    def prospect(self, image_size: tuple[int, int]) -> Prospect:
+        """See `VLM.prospect`."""
+        return Prospect(
+            image_size,
+            self.view_lengths(image_size),
+            self.wanted_size(image_size),
+            self.count_reduced,
+            self.merging_blocks,
+        )
+
+    def encode_merged(
+        self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
+    ) -> tuple[VisualTokens, Selection]:
+        """Refuse: most towers cannot; see `VLM.encode_merged`."""
+        raise MissingSignal(
+            f"{self.card.name} does not provide {Signal.ENCODER_BLOCKS.value}: its tokens cannot be merged inside the "
+            "encoder; choose another strategy"
+        )
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
@@ -317,7 +355,7 @@ class NativeBackend(ABC):
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        with self.continuing(last):
+        with self.continuing(last), attention.calibrated(lambda layer: last.biases[layer]):
             if prompt.choices:
                 logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
                 names = prompt.choices
@@ -391,18 +429,19 @@ class NativeBackend(ABC):
         logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
         return logarithm
 
-    def check(self, plan: Plan, total: int) -> None:
+    def check(self, plan: Plan, total: int, image_size: tuple[int, int] | None = None) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
-        missing = plan.needs - self.provides
-        if missing:
-            raise MissingSignal(
-                f"{plan.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not provide; "
-                "choose another strategy"
-            )
-        acts_of(plan, total, self.architecture.layers)
         for one in plan.steps:
-            if one.stage is Stage.ENCODER and not one.compressor.info.adaptive:
-                asked(one, total)
+            missing = one.compressor.info.needs - self.provides
+            if missing:
+                raise MissingSignal(
+                    f"{one.compressor.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not "
+                    "provide; choose another strategy"
+                )
+        looks = looking(plan)
+        if looks and image_size:
+            looks.check(self.prospect(image_size), plan.steps[0].budget.tokens(total))
+        check_reachable(plan, total, self.architecture.layers)
 
 
 def _weights_digest(source: str | Path, model: Any) -> str:

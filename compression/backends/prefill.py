@@ -16,12 +16,14 @@ from compression.backends import attention
 from compression.backends.axes import Axes
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of, guidance_layers, received
+from compression.backends.inside import Inside, acts_of, entering_sizes, guidance_layers, received
+from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
-from compression.errors import Cancelled, InvalidStrategyText
+from compression.errors import Cancelled
 from compression.grid import TokenGrid
 from compression.layer import Heads
 from compression.selection import Selection
+from compression.sight import looking
 from compression.tokens import Signal, VisualTokens
 
 
@@ -100,6 +102,7 @@ class Pass:
         features: Float [outputs, dim or more], what the language model was given of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
         shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
+        biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
         axes: The position ids of what entered, where they have several axes.
     """
 
@@ -112,6 +115,7 @@ class Pass:
     tokens_per_layer: tuple[int, ...]
     sequence_per_layer: tuple[int, ...]
     shifts: tuple[int, ...]
+    biases: tuple[Tensor | None, ...]
     compress_seconds: float
     prefill_seconds: float
     axes: Axes | None = None
@@ -155,9 +159,11 @@ def prefill(
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
     axes = family.place(ids, entering, tokens.grid)
     places = None if axes is None else axes.for_library()
-    steps = acts_of(plan, len(tokens.grid), layers)
+    steps = acts_of(plan, len(tokens.grid), len(entering), layers)
     looked = time.perf_counter()
-    teachers = look_ahead(family, ids, features, blocks, layout, places, guidance_layers(steps, layers))
+    bias = logit_bias(layout.length, layout.visual, entering_sizes(entering)[layout.outputs], ids.device)
+    with attention.calibrated(lambda _layer: bias):
+        teachers = look_ahead(family, ids, features, blocks, layout, places, guidance_layers(steps, layers))
     inside = Inside(
         steps=steps,
         teachers=teachers,
@@ -180,7 +186,11 @@ def prefill(
         stop_if(cancel)
         return inside.before(layer, coming)
 
-    with cut_between(family.decoder_layers, before), attention.listening(hear):
+    with (
+        cut_between(family.decoder_layers, before),
+        attention.calibrated(lambda layer: inside.biases[layer]),
+        attention.listening(hear),
+    ):
         output = family.forward(
             ids, features, blocks, inside=inside, position_ids=places, use_cache=True, logits_to_keep=1
         )
@@ -197,6 +207,7 @@ def prefill(
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
         shifts=tuple(inside.shifts),
+        biases=tuple(inside.biases),
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
         axes=axes,
@@ -239,15 +250,17 @@ def context_of(family: Family, prompt: Prompt, seed: int) -> Context:
 
 def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: Context) -> tuple[Selection, Tensor]:
     """All steps before the language model: the selection, and the projected features [outputs, dim] of its outputs."""
+    if looks := looking(plan):
+        looks.compress(tokens, None, context)  # it says that it needs the image
     projected = tokens.signals[Signal.PROJECTED]
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:
-        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics={"positions": "original"}), projected
-    if len(steps) > 1:
-        raise InvalidStrategyText(f"a plan has one step before the language model, got {len(steps)}; leave one")
+        told = {"positions": "original", "attention": "plain"}
+        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=told), projected
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
-    selection = replace(decided, diagnostics={**decided.diagnostics, "positions": family.entering_positions})
+    told = {"positions": family.entering_positions, "attention": attention_of(compressor)}
+    selection = replace(decided, diagnostics={**decided.diagnostics, **told})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
         return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))
     return selection, selection.apply(projected)

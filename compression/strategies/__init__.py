@@ -11,6 +11,7 @@ from compression.strategies.cdpruner import CDPruner
 from compression.strategies.covipal import CoViPAL
 from compression.strategies.dart import DART
 from compression.strategies.divprune import DivPrune
+from compression.strategies.downsample import Downsample
 from compression.strategies.dualcomp import DualComp
 from compression.strategies.fastervlm import FasterVLM
 from compression.strategies.fastkv import FastKV
@@ -26,6 +27,7 @@ from compression.strategies.pyramiddrop import PyramidDrop
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.segpruner import SeGPruner
 from compression.strategies.sparsevlm import SparseVLM
+from compression.strategies.tome import ToMe
 from compression.strategies.trim import TRIM
 from compression.strategies.uniform_grid import UniformGrid
 from compression.strategies.vir import ViR
@@ -62,6 +64,8 @@ CATALOGUE = Registry().register(
     VisionDropStages,
     ApETStage,
     CoViPAL,
+    ToMe,
+    Downsample,
     UniformGrid,
     AveragePool,
     RandomSubset,

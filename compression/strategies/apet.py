@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.budget import split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
 from compression.similarity import ROWS_AT_ONCE, SLACK, as_numpy, best_match, density_peaks, farthest_first, stable_topk
@@ -46,6 +47,7 @@ class ApET(Strategy):
     blend: float = 0.0
     scaling: float = 1.0
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="apet",
@@ -84,6 +86,7 @@ class ApET(Strategy):
                 "Whether each view has its own basis and an equal share of the budget, or all views have one.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         labels=("encoder stage only: no reduction inside the language model",),
         deviations=(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.selection import Selection
@@ -37,6 +38,7 @@ class ApETStage(DecoderStrategy):
     start: str = "random"
     ridge: float = 1e-5
     positions: Positions = "renumbered"
+    attention: Attention = "plain"
 
     released_positions: ClassVar[Positions] = "renumbered"
     published: ClassVar[tuple[int, ...]] = (16,)
@@ -66,8 +68,10 @@ class ApETStage(DecoderStrategy):
             ),
             Parameter("ridge", 1e-5, "eps of the fit; released: 1e-5, for Qwen2.5-VL 0.1.", 1e-6, 1.0),
             positions_parameter("renumbered"),
+            attention_parameter(),
         ),
         labels=("stage inside the language model only: no reduction after the encoder",),
+        alone=("stage inside the language model only: no reduction after the encoder",),
         deviations=(
             "The stage after the encoder is another strategy; the released mean of 64 is 96 tokens there and 32 here.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",

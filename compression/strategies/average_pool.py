@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from compression.budget import split_by_resolution, split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.selection import Selection
@@ -33,6 +34,7 @@ class AveragePool(Strategy):
 
     cells: str = "adaptive"
     per: str = "image"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="average_pool",
@@ -55,6 +57,7 @@ class AveragePool(Strategy):
                 "Whether views share the budget by their sizes, at one resolution, or each gets an equal share.",
                 choices=("image", "view"),
             ),
+            attention_parameter(),
         ),
     )
 

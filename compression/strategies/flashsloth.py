@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.budget import split_by_resolution, split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import View
@@ -37,6 +38,7 @@ class FlashSloth(Strategy):
     windows: str = "square"
     temperature: float = 1.0
     per: str = "image"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="flashsloth",
@@ -68,6 +70,7 @@ class FlashSloth(Strategy):
                 "Whether views share the budget by their sizes, or each gets an equal share; published for one view.",
                 choices=("image", "view"),
             ),
+            attention_parameter(),
         ),
         labels=("reconstruction: untrained window weights in place of the learnt attention pooling",),
         deviations=(

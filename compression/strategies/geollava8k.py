@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compression.budget import split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
@@ -51,6 +52,7 @@ class GeoLLaVA8K(Strategy):
     fill: str = "none"
     thumbnail: str = "dropped"
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="geollava8k",
@@ -94,6 +96,7 @@ class GeoLLaVA8K(Strategy):
                 "Whether each view keeps an equal share of the budget, as published, or all clusters compete.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         labels=("reconstruction: training-free affinity in place of the released checkpoint's head",),
         deviations=(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from compression.budget import split_over
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
 from compression.similarity import as_numpy, nearest_neighbours, scores_numpy
@@ -39,6 +40,7 @@ class PruMerge(Strategy):
     merge: str = "sum"
     order: str = "attention"
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="prumerge",
@@ -72,6 +74,7 @@ class PruMerge(Strategy):
                 "Whether each view has its own outliers and an equal share of a budget, or all views compete.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         deviations=(
             "Weights are not renormalised, as released (merge=mean does).",

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import (
     Act,
@@ -60,6 +61,7 @@ class SparseVLM(DecoderStrategy):
     release: Literal["v1.5", "plus"] = "v1.5"
     stages: str | None = None
     positions: Positions | None = None
+    attention: Attention = "plain"
 
     published: ClassVar[tuple[int, ...]] = (3, 7, 16)  # of 32 layers: pruning follows layers 2, 6 and 15
     info: ClassVar[StrategyInfo] = StrategyInfo(
@@ -82,6 +84,7 @@ class SparseVLM(DecoderStrategy):
                 "The layers before which tokens are dropped, joined by '/'; left out, they are 3/7/16 of 32, scaled."
             ),
             positions_parameter(None),
+            attention_parameter(),
         ),
         deviations=(
             "The paper's adaptive ratio by rank is not used: the released tables come from fixed lists.",
@@ -114,12 +117,12 @@ class SparseVLM(DecoderStrategy):
             sizes.append(present)
         return sizes
 
-    def schedule(self, total: int, average: int, layers: int) -> tuple[Act, ...]:
+    def schedule(self, total: int, average: int, layers: int, others: Sequence[Act] = ()) -> tuple[Act, ...]:
         """A released list where its mean is the one asked for, else the solved sizes; see `DecoderStrategy`."""
-        solved = super().schedule(total, average, layers)
+        solved = super().schedule(total, average, layers, others)
         for mean in LISTS[self.release]:
             acts = self._acts(total, mean / TOKENS, self.cut_layers(layers), layers)
-            if average - 1 < mean_over_layers(acts, total, layers) <= average:
+            if average - 1 < mean_over_layers([*others, *acts], total, layers) <= average:
                 return acts
         return solved
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.relevance import FALLBACK, SIGN, relevance
 from compression.selection import Selection
@@ -36,6 +37,7 @@ class TRIM(Strategy):
     rest: bool = True
     scale: float = 100.0
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="trim",
@@ -66,6 +68,7 @@ class TRIM(Strategy):
                 "Whether each view has its own outliers and an equal share of a budget, or all views compete.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         labels=(FALLBACK, "reconstruction: scale of the similarity whose outliers are counted without a budget"),
         deviations=(

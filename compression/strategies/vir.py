@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import View
@@ -41,6 +42,7 @@ class ViR(Strategy):
     relative: float = 0.1
     absolute: float = 0.5
     calibration: float | None = None
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="vir",
@@ -72,6 +74,7 @@ class ViR(Strategy):
                 reconstructed=True,
                 kind=float,
             ),
+            attention_parameter(),
         ),
         labels=("reconstruction: untrained router, and means in place of the second projector",),
         deviations=(

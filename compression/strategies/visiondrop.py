@@ -36,6 +36,7 @@ class VisionDrop(VisionZip):
             *VisionZip.info.parameters[1:],
         ),
         labels=("encoder stage only: no reduction inside the language model",),
+        alone=("encoder stage only: no reduction inside the language model",),
         deviations=(
             "The stages inside the language model are left out; the budget is met after the encoder.",
             "The contextual share of any budget is that of the released 42 + 6 tokens.",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
 from compression.layer import Heads
@@ -45,6 +46,7 @@ class VisionDropStages(DecoderStrategy):
     share: float = 0.15
     stages: str | None = None
     positions: Positions = "renumbered"
+    attention: Attention = "plain"
 
     released_positions: ClassVar[Positions] = "renumbered"
     published: ClassVar[tuple[int, ...]] = (8, 16, 24)
@@ -77,8 +79,10 @@ class VisionDropStages(DecoderStrategy):
                 "The layers before which tokens are dropped, joined by '/'; left out, they are 8/16/24 of 32, scaled."
             ),
             positions_parameter("renumbered"),
+            attention_parameter(),
         ),
         labels=("stages inside the language model only: no reduction after the encoder",),
+        alone=("stages inside the language model only: no reduction after the encoder",),
         deviations=(
             "The stage after the encoder is another strategy.",
             "Stages leave tokens in the proportion of the released 48, 35, 26 and 19, scaled to meet the mean.",

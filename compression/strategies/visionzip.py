@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.budget import split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.selection import Selection
 from compression.similarity import as_numpy, best_match, over_heads, scores_numpy, stable_topk
@@ -40,6 +41,7 @@ class VisionZip(Strategy):
     merge: str = "sum"
     cls: bool = True
     per: str = "view"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="visionzip",
@@ -67,6 +69,7 @@ class VisionZip(Strategy):
                 "Whether each view gets an equal share of the budget, as in the paper, or all views compete.",
                 choices=("view", "image"),
             ),
+            attention_parameter(),
         ),
         deviations=(
             "The contextual share of any budget is that of the released 54 + 10 tokens.",

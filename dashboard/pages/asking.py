@@ -75,6 +75,19 @@ class Picked:
         """
         return context.samples.file(self.sample) if self.sample is not None else context.store.image_path(self.digest)
 
+    def size(self, context: Context) -> tuple[int, int]:
+        """(height, width) of the image in pixels.
+
+        Raises:
+            AssetMissing: a stored image is not kept any more.
+            ImageError: it cannot be used.
+        """
+        if self.sample is not None:
+            side = context.samples[self.sample].scene.size
+            return side, side
+        image = self.open(context)
+        return image.height, image.width
+
     def open(self, context: Context) -> ImageRef:
         """What is known about the image.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from compression.compressor import Budget, Plan, StrategyInfo, split_strategy
 from compression.errors import CompressionError
+from compression.sight import LOOKS, Size
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from dashboard.errors import InvalidInquiry
@@ -20,16 +21,23 @@ class Choice:
     """One row of the rail.
 
     Args:
-        name: Registry key.
+        name: Registry key; of a plan of several steps, that of the last one, whose budget the slider moves.
         count: Budget in visual tokens, where the slider stands.
         router: Whether an adaptive strategy chooses its budget.
         parameters: As written in a strategy text, "tau0=0.6,pooling=2"; "" for the defaults.
+        before: The steps in front of it, as written in a strategy text; "" for none.
     """
 
     name: str
     count: int
     router: bool = False
     parameters: str = ""
+    before: str = ""
+
+    @property
+    def written(self) -> str:
+        """What no component of the row shows: parameters, and the steps in front; `read_row` takes it."""
+        return f"{self.before}|{self.parameters}" if self.before else self.parameters
 
     @property
     def info(self) -> StrategyInfo:
@@ -43,7 +51,8 @@ class Choice:
 
     def text(self, total: int) -> str:
         """The strategy as a user would write it, on an image of `total` tokens."""
-        head = self.name + (f":{self.parameters}" if self.parameters else "")
+        head = (f"{self.before}+" if self.before else "") + self.name
+        head += f":{self.parameters}" if self.parameters else ""
         if self.keeps_all:
             return f"{head}@1.0"
         if self.router and self.info.adaptive:
@@ -58,12 +67,17 @@ class Choice:
         """
         return CATALOGUE.plan(self.text(total))
 
-    def lowest(self, total: int, models: Models) -> int:
+    @property
+    def looks(self) -> bool:
+        """Whether the strategy encodes the image itself, so that what it can reach depends on the image's size."""
+        return self.info.stage in LOOKS
+
+    def lowest(self, total: int, models: Models, image_size: Size | None = None) -> int:
         """The smallest budget that can be reached; 1 where that cannot be known before the model is loaded."""
         if self.keeps_all or not models.is_ready():
             return 1
         try:
-            return models.lowest(self.plan(total).steps[0], total)
+            return models.lowest(self.plan(total), total, image_size=image_size)
         except CompressionError:
             return 1
 
@@ -80,20 +94,27 @@ def budget_text(count: int, total: int) -> str:
     return str(count)
 
 
+def read_row(name: str, count: int, router: bool, written: str) -> Choice:
+    """A row from what its components hold; `written` is that of a `Choice`."""
+    before, _, parameters = written.rpartition("|")
+    return Choice(name, count, router, parameters, before)
+
+
 def read_strategy(text: str, total: int) -> Choice:
     """The row that a strategy text stands for.
 
     Raises:
         StrategyError: the text, a parameter or the budget is not allowed.
     """
-    plan = CATALOGUE.plan(text)
-    name, values, budget = split_strategy(str(plan))
+    *earlier, last = CATALOGUE.split(str(CATALOGUE.plan(text)))
+    name, values, budget = split_strategy(last)
     count = budget.tokens(total)
     return Choice(
         name,
         total if count is None else count,
         count is None,
         ",".join(f"{key}={value}" for key, value in values.items()),
+        "+".join(earlier),
     )
 
 

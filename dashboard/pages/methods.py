@@ -39,13 +39,8 @@ def method(kind: type[Strategy]) -> Markup:
     info = kind.info
     first, *rest = paragraphs(kind.description())
     body = join(Markup("<p>{}</p>").format(text) for text in rest)
-    where = (
-        "inside the language model, before one of its layers"
-        if info.stage is Stage.DECODER
-        else "before the language model, once"
-    )
     needs = ", ".join(sorted(SIGNALS[signal].title for signal in info.needs)) or "nothing but the tokens"
-    facts = [("Acts", where), ("Does", _does(info.reduces)), ("Needs", needs), ("Budget", _budget(kind))]
+    facts = [("Acts", _WHERE[info.stage]), ("Does", _does(info.reduces)), ("Needs", needs), ("Budget", _budget(kind))]
     if info.score:
         facts.append(("Score", info.score))
     if info.paper:
@@ -72,6 +67,14 @@ def method(kind: type[Strategy]) -> Markup:
     )
 
 
+_WHERE = {
+    Stage.ENCODING: "on the image: what the encoder reads, or inside it",
+    Stage.ZOOM: "on the image, in turns",
+    Stage.ENCODER: "before the language model, once",
+    Stage.DECODER: "inside the language model, before one of its layers",
+}
+
+
 def paragraphs(text: str) -> list[str]:
     """A docstring as paragraphs, without the passages that the declaration says in a list: deviations and source."""
     parts = [
@@ -89,6 +92,7 @@ def _does(reduces: str) -> str:
         "prunes": "drops tokens",
         "merges": "merges tokens",
         "prunes and merges": "drops and merges tokens",
+        "encodes fewer": "makes fewer tokens of the image",
     }.get(reduces, reduces)
 
 

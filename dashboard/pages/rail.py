@@ -179,7 +179,7 @@ def build_rail() -> Rail:
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
             text = gr.Textbox(
                 label="Strategies as text",
-                info="One a line: name:parameter=value@budget",
+                info="One a line: name:parameter=value@budget, steps joined by +",
                 lines=3,
                 max_lines=4,
                 elem_id="strategy-text",

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from analysis.errors import AnalysisError
 from compression.errors import CompressionError
+from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.ground import image_words
@@ -116,7 +117,9 @@ def text_note(message: Message) -> Markup:
     return Markup('<p class="under bad" role="alert">{}</p>').format(message.text)
 
 
-def row_updates(context: Context, choices: Sequence[Choice], total: int, *, sliders: bool = True) -> list[Any]:
+def row_updates(
+    context: Context, choices: Sequence[Choice], total: int, picked: Picked | None = None, *, sliders: bool = True
+) -> list[Any]:
     """Updates for all rows: those in use, the rest hidden. Without sliders, nothing moves under the user's thumb."""
     menu = offered(provides(context))
     updates: list[Any] = []
@@ -138,8 +141,8 @@ def row_updates(context: Context, choices: Sequence[Choice], total: int, *, slid
             str(readout(choice, total)),
             slider if sliders else gr.skip(),
             gr.update(visible=choice.info.adaptive, value=choice.router) if sliders else gr.skip(),
-            str(hint(context, choice, total, position)),
-            choice.parameters,
+            str(hint(context, choice, total, position, picked)),
+            choice.written,
         ]
     return updates
 
@@ -153,15 +156,17 @@ def readout(choice: Choice, total: int) -> Markup:
     return Markup('<output data-total="{}">{} of {}</output>').format(total, f"{choice.count:,}", f"{total:,}")
 
 
-def hint(context: Context, choice: Choice, total: int, position: int) -> Markup:
-    """Under a row: what needs saying, above all a budget that cannot be reached."""
+def hint(context: Context, choice: Choice, total: int, position: int, picked: Picked | None = None) -> Markup:
+    """Under a row: what needs saying, above all a budget that cannot be reached on the image."""
     parts = []
     if choice.keeps_all:
         parts.append(Markup("<p>keeps everything, the reference</p>"))
+    if choice.before:
+        parts.append(Markup("<p>after {}</p>").format(" + ".join(CATALOGUE.split(choice.before))))
     if choice.parameters:
         parts.append(Markup("<p>{}</p>").format(choice.parameters.replace(",", ", ")))
     if not choice.keeps_all and not (choice.router and choice.info.adaptive):
-        lowest = choice.lowest(total, context.models)
+        lowest = choice.lowest(total, context.models, _size(context, picked) if choice.looks else None)
         if choice.count < lowest:
             mend = button(
                 f"use {lowest:,}",
@@ -177,6 +182,14 @@ def hint(context: Context, choice: Choice, total: int, position: int) -> Markup:
                 )
             )
     return join(parts)
+
+
+def _size(context: Context, picked: Picked | None) -> tuple[int, int] | None:
+    """The size of the image; None where it is gone, which is said under the image."""
+    try:
+        return None if picked is None else picked.size(context)
+    except (AnalysisError, StorageError):
+        return None
 
 
 def more_updates(count: int) -> list[Any]:

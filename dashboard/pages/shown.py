@@ -63,8 +63,7 @@ def load(context: Context, comparison_id: str) -> Shown:
     panes = []
     for pane in comparison.panes:
         found = facts.get(pane.run) if pane.run is not None else None
-        name = pane.strategy.partition(":")[0].partition("@")[0]
-        info = CATALOGUE.classes[name].info if name in CATALOGUE.classes else None
+        info = CATALOGUE.info_of(pane.strategy)
         state = pane.state if found is not None or pane.state != "done" else "deleted"
         reason = pane.reason if state != "deleted" else "This run was deleted."
         panes.append(
@@ -101,7 +100,7 @@ def _read_facts(store: Store, run_id: str) -> RunFacts:
 
 
 def _asked(strategy: str, total: int | None) -> int | None:
-    text = strategy.partition("@")[2]
+    text = CATALOGUE.split(strategy)[-1].partition("@")[2]
     if not text or total is None:
         return None
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from compression.strategies import CATALOGUE
 from dashboard.context import Context
 from dashboard.pages.asking import Picked
-from dashboard.pages.choice import FEWEST, MOST, Choice
+from dashboard.pages.choice import FEWEST, MOST, Choice, read_row
 
 VALUES = 4  # components of a row that a handler reads
 
@@ -57,8 +57,8 @@ def read_rows(values: Sequence[Any], shown: int) -> tuple[Choice, ...]:
     """The rows in use, from what the components hold."""
     rows = [values[start : start + VALUES] for start in range(0, VALUES * MOST, VALUES)]
     return tuple(
-        Choice(str(name), max(1, int(count or 1)), bool(router), str(parameters or ""))
-        for name, count, router, parameters in rows[:shown]
+        read_row(str(name), max(1, int(count or 1)), bool(router), str(written or ""))
+        for name, count, router, written in rows[:shown]
         if name in CATALOGUE.names()
     )
 
@@ -67,7 +67,7 @@ def renamed(steer: Steer, position: int) -> Steer:
     """A row with another strategy starts from that one's defaults."""
     rows = list(steer.choices)
     if position < len(rows):
-        rows[position] = replace(rows[position], parameters="", router=False)
+        rows[position] = replace(rows[position], parameters="", before="", router=False)
     return replace(steer, choices=tuple(rows))
 
 

@@ -66,14 +66,7 @@ def total_of(context: Context, picked: Picked, size: tuple[int, int] | None = No
     """Visual tokens of the image under the model; 256 while the model is not loaded."""
     if not context.models.is_ready():
         return 256
-    if size is None:
-        size = (context.samples[picked.sample].scene.size,) * 2 if picked.sample is not None else _size(context, picked)
-    return context.models.tokens(size)
-
-
-def _size(context: Context, picked: Picked) -> tuple[int, int]:
-    image = picked.open(context)
-    return image.height, image.width
+    return context.models.tokens(size or picked.size(context))
 
 
 def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool = False) -> list[Any]:
@@ -87,7 +80,7 @@ def everything(context: Context, steer: Steer, owner: str | None, *, busy: bool 
         gr.update(choices=questions_for(context, steer.picked), value=None),
         steer.question,
         str(note),
-        *view.row_updates(context, steer.choices, steer.total),
+        *view.row_updates(context, steer.choices, steer.total, steer.picked),
         *view.more_updates(len(steer.choices)),
         view.text_of(steer.choices, steer.total),
         steer.own_choices,
@@ -165,7 +158,7 @@ def rows_changed(context: Context, steer: Steer, owner: str | None, *, sliders: 
     """Other strategies or budgets: rows, buttons, text, estimate, number of rows, and the fold's words."""
     ready = bool(steer.question.strip())
     return [
-        *view.row_updates(context, steer.choices, steer.total, sliders=sliders),
+        *view.row_updates(context, steer.choices, steer.total, steer.picked, sliders=sliders),
         *view.more_updates(len(steer.choices)),
         view.text_of(steer.choices, steer.total),
         under_button(context, steer, ready, owner),

@@ -18,6 +18,7 @@ from compression.backends.embedded.questions import ask
 from compression.backends.embedded.scenes import make_scene
 from compression.errors import Cancelled, InvalidQuestion
 from compression.selection import Fate
+from compression.sight import looking
 from compression.strategies import CATALOGUE
 
 
@@ -43,9 +44,13 @@ def inquiry(tmp_path: Path) -> Inquiry:
     "strategy", ["identity", "dualcomp", *(f"{name}@0.6" for name in CATALOGUE.names() if name != "identity")]
 )
 def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
-    run = execute(inquiry, CATALOGUE.plan(strategy), embedded, repeats=1)
+    plan = CATALOGUE.plan(strategy)
+    run = execute(inquiry, plan, embedded, repeats=1)
     total = sum(run.selection.counts().values())
-    assert total == run.tokens_total == len(run.grid) == 256
+    assert total == run.tokens_encoded == len(run.grid)
+    assert run.tokens_total == 256
+    assert run.grid == embedded.encode(np.zeros((256, 256, 3), np.uint8), (256, 256)).grid or looking(plan)
+    assert run.retention_ratio == pytest.approx(np.mean(run.tokens_per_layer) / 256)
     assert run.tokens_kept == len(run.selection) <= 256
     assert len(run.tokens_per_layer) == embedded.architecture.layers
     if run.tokens_requested is not None:
@@ -54,7 +59,7 @@ def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     assert 0 < run.answer.choice_mass <= 1
     assert run.answer.text in inquiry.choices
     assert run.answer.is_correct == (run.answer.text == inquiry.expected)
-    assert run.recording.answer.shape == (embedded.architecture.layers, 256)
+    assert run.recording.answer.shape == (embedded.architecture.layers, len(run.grid))
     sums = np.nansum(run.recording.answer.astype(np.float64), axis=1)
     # What falls on outputs without a patch, such as a kept [CLS], is in the mass and on no patch.
     assert (sums <= run.recording.answer_mass + 2e-3).all()
@@ -68,6 +73,42 @@ def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     assert 0 <= run.evidence_recall <= 1
     assert OUT_OF_DOMAIN not in run.labels
     assert Run.from_json(json.loads(json.dumps(run.to_json())), run.arrays()) == run
+
+
+def test_a_plan_of_two_steps_is_one_run_that_tells_both(embedded, inquiry):
+    plan = CATALOGUE.plan("visiondrop:merge=mean@0.5+visiondrop_stages@0.25")
+    run = execute(inquiry, plan, embedded, repeats=1)
+    assert run.request.strategy == str(plan) == "visiondrop:merge=mean@0.5+visiondrop_stages@0.25"
+    assert run.strategy_name == "visiondrop+visiondrop_stages"
+    assert run.request.strategy_version == sum(step.compressor.info.version for step in plan.steps)
+    assert run.tokens_requested == 64
+    assert 63 < run.tokens_realised <= 64
+    assert run.tokens_per_layer[0] == 128
+    assert run.tokens_kept == run.tokens_per_layer[-1] < 64
+    assert not any("only" in label for label in run.labels), "neither stage is left out"
+    assert run.selection.counts()["merged"] > 0
+    assert sum(run.selection.counts().values()) == 256
+    assert Run.from_json(json.loads(json.dumps(run.to_json())), run.arrays()) == run
+
+
+def test_labels_and_notices_of_every_step_travel(embedded, inquiry):
+    run = execute(inquiry, CATALOGUE.plan("cdpruner@0.5+covipal@0.25"), embedded, repeats=1)
+    assert any("teacher's attention from a full first pass" in label for label in run.labels)
+    assert any(label in run.labels for label in CATALOGUE.get("cdpruner").info.labels)
+    assert any("full first pass" in notice for notice in run.notices)
+    assert any("language" in notice for notice in run.notices)
+
+
+def test_an_adaptive_first_step_chooses_what_enters_and_the_last_one_the_mean(embedded, inquiry):
+    run = execute(inquiry, CATALOGUE.plan("dualcomp+fastkv@40"), embedded, repeats=1)
+    assert run.tokens_requested == 40
+    assert 39 < run.tokens_realised <= 40
+    assert run.selection.router is not None
+
+
+def test_a_plan_out_of_reach_is_refused_with_the_lowest_budget_of_its_last_step(embedded, inquiry):
+    [outcome] = compare(inquiry, [CATALOGUE.plan("visionzip@0.5+fastkv@32")], embedded, repeats=1)
+    assert (outcome.stage, outcome.lowest) == ("refused", 65)  # (3 * 128 + 3 * 1) / 6 = 64.5 in six layers
 
 
 def test_fewer_tokens_cost_less(embedded, inquiry):

@@ -24,6 +24,7 @@ from compression.backends.embedded.questions import FAMILIES
 from compression.compressor import Plan
 from compression.errors import InvalidBudget
 from compression.intervals import wilson_interval
+from compression.sight import LOOKS
 from compression.strategies import CATALOGUE
 
 
@@ -71,7 +72,7 @@ def main() -> None:
     vlm = load_model("embedded", device="cpu")
     plans, unreachable = [CATALOGUE.plan("identity")], []
     for name in CATALOGUE.names():
-        if name == "identity":
+        if name == "identity" or CATALOGUE.get(name).info.stage in LOOKS:  # one encoding serves all of these
             continue
         for budget in options.budgets.split(","):
             plan = CATALOGUE.plan(f"{name}@{budget}")

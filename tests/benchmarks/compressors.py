@@ -256,7 +256,7 @@ def main() -> None:
     chosen = ask.parse_args()
     torch.set_num_threads(1)
     names = chosen.only.split(",") if chosen.only else CATALOGUE.names()
-    strategies = [built for built in (CATALOGUE.build(name) for name in names) if built.info.stage is not Stage.DECODER]
+    strategies = [built for built in (CATALOGUE.build(name) for name in names) if built.info.stage is Stage.ENCODER]
     sizes = QUICK if chosen.quick else FULL
     for strategy in strategies:  # what is done once per process: threads, libraries
         compressed(strategy, tokens_for(1, 4, strategy.info.needs), 2)

@@ -185,6 +185,17 @@ def test_scores_of_a_later_stage_are_spread_back() -> None:
     np.testing.assert_allclose(both.scores, [0.2, 0.2, np.nan, 0.8])
 
 
+def test_a_token_that_one_of_its_outputs_still_holds_is_not_shown_as_dropped() -> None:
+    both = Selection.merge(3, [0, 2], [([0, 1], [0.5, 0.5]), ([1, 2], [0.5, 0.5])])
+    np.testing.assert_allclose(both.distribute(np.array([np.nan, 0.4])), [np.nan, 0.2, 0.2])
+
+
+def test_notes_of_both_stages_stay_and_are_said_once() -> None:
+    first = Selection.prune(3, [0, 2], diagnostics={"notes": ["a", "b"], "layer": 1})
+    later = Selection.prune(2, [1], diagnostics={"notes": ["b", "c"], "layer": 2})
+    assert first.then(later).diagnostics == {"notes": ["a", "b", "c"], "layer": 2}
+
+
 def test_a_router_decision_survives_storage() -> None:
     decision = RouterDecision(0.2, 0.1, {"semantic": 0.8, "geometric": 0.2}, thresholds={"tau": 0.79}, reason="words")
     selection = Selection.prune(2, [0], router=decision, diagnostics={"clusters": 3})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from compression.compressor import Budget, Compressor, Parameter, format_strategy
+from compression.sight import LookingStrategy
 from compression.strategies import CATALOGUE
 from tests.contracts.checks import (
     CHECKS,
@@ -14,6 +16,7 @@ from tests.contracts.checks import (
     check_order_is_raster_unless_declared,
     check_outputs_number_exactly_the_budget,
 )
+from tests.contracts.looking import LOOKING_CHECKS
 
 EXCEPTIONS = {
     (check_outputs_number_exactly_the_budget, "geollava8k"): (
@@ -65,8 +68,18 @@ def compressors() -> list[Compressor]:
     return built
 
 
-@pytest.mark.parametrize("compressor", compressors(), ids=lambda compressor: format_strategy(compressor, Budget()))
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def pairs() -> list[ParameterSet]:
+    """Each strategy with each check that applies to its kind."""
+    return [
+        pytest.param(
+            check, compressor, id=f"{check.__name__.removeprefix('check_')}-{format_strategy(compressor, Budget())}"
+        )
+        for compressor in compressors()
+        for check in (LOOKING_CHECKS if isinstance(compressor, LookingStrategy) else CHECKS)
+    ]
+
+
+@pytest.mark.parametrize(("check", "compressor"), pairs())
 def test_contract(check: Callable[[Compressor], None], compressor: Compressor, request: pytest.FixtureRequest) -> None:
     text = format_strategy(compressor, Budget())
     reason = next(

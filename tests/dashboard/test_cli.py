@@ -68,6 +68,19 @@ def test_a_run_is_printed_stored_and_known_to_be_right_or_wrong(scenes, capsys):
         assert [pane.state for pane in store.comparison(rows[0].comparison).panes] == ["done"] * 3
 
 
+def test_a_plan_of_two_steps_is_run_and_stored(scenes, scene, capsys):
+    plan = "visiondrop@0.5+visiondrop_stages@0.25"
+    assert run(scene, COUNT, "-s", plan, "--json") == 0
+    [one] = json.loads(capsys.readouterr().out)["runs"]
+    assert one["strategy"] == plan
+    assert one["tokens"]["requested"] == 64
+    assert one["tokens"]["per_layer"][0] == 128
+    assert 63 < one["tokens"]["realised"] <= 64
+    with open_store("sqlite:///keepmap.db") as store:
+        [row] = store.find()
+        assert (row.strategy, row.strategy_stage, row.budget_requested) == (plan, "encoder+decoder", 64)
+
+
 def test_the_json_has_every_promised_field(scenes, capsys):
     line = read_annotations(scenes / "questions.jsonl")[0]
     assert run(scenes / line.image, line.question, "-s", "dualcomp", "--json") == 0

@@ -19,6 +19,7 @@ from dashboard.pages.choice import (
     budget_text,
     first_choices,
     offered,
+    read_row,
     read_strategies,
     read_strategy,
     rescaled,
@@ -51,7 +52,16 @@ def test_a_budget_is_written_as_a_ratio_where_that_is_the_same_count(count: int,
 
 
 @pytest.mark.parametrize(
-    "text", ["identity@1.0", "dualcomp:tau0=0.6@0.25", "dualcomp", "fastv:layer=2@101", "visionzip@64"]
+    "text",
+    [
+        "identity@1.0",
+        "dualcomp:tau0=0.6@0.25",
+        "dualcomp",
+        "fastv:layer=2@101",
+        "visionzip@64",
+        "visiondrop:merge=mean@0.5+visiondrop_stages:mask=none@101",
+        "dualcomp+fastkv@101",
+    ],
 )
 def test_a_row_reads_and_writes_strategy_text(text: str) -> None:
     choice = read_strategy(text, 256)
@@ -65,6 +75,17 @@ def test_two_to_four_lines_are_strategies_and_anything_else_is_refused() -> None
         read_strategies("identity@1.0", 256)
     with pytest.raises(StrategyError):
         read_strategies("identity@1.0\nnothing@0.25", 256)
+
+
+def test_a_row_of_a_plan_moves_the_budget_of_its_last_step(ours: Context) -> None:
+    choice = read_strategy("visionzip:merge=mean@0.5+fastkv:window=4@101", 256)
+    assert (choice.name, choice.count, choice.before) == ("fastkv", 101, "visionzip:merge=mean@0.5")
+    assert read_row("fastkv", 101, False, choice.written) == choice
+    assert replace(choice, count=99).text(256) == "visionzip:merge=mean@0.5+fastkv:window=4@99"
+    assert choice.lowest(256, ours.models) == 65  # (3 * 128 + 3) / 6 layers
+    assert "after visionzip:merge=mean@0.5" in rail_view.hint(ours, choice, 256, 0)
+    steer = Steer(Picked(sample=0), "", "", (choice, choice), 256)
+    assert renamed(steer, 0).choices[0] == Choice("fastkv", 101)
 
 
 def test_the_menu_offers_what_the_model_provides_signals_for() -> None:

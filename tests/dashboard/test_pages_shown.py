@@ -20,6 +20,7 @@ from dashboard.pages.stored import Filters, find, side_by_side
 from storage import ComparisonNotFound, NotFound, RunNotFound
 from tests.dashboard import page
 from tests.dashboard.page import opened
+from tests.factories import make_comparison
 
 EVIL = "<script>alert(1)</script>"
 
@@ -36,6 +37,21 @@ def asked(ours: Context) -> Steer:
 
 def printed(result: following.Follow) -> str:
     return "".join(part for part in result.printed or [] if isinstance(part, str))
+
+
+PLANNED = "visiondrop@0.5+visiondrop_stages@0.25"
+
+
+def test_a_stored_plan_opens_with_its_numbers_and_stands_in_the_rail(ours: Context) -> None:
+    comparison, runs = make_comparison(2, ("identity@1.0", PLANNED))
+    for run in runs:
+        ours.store.add(run)
+    ours.store.add_comparison(comparison)
+    pane = load(ours, comparison.id).panes[1]
+    assert (pane.title, pane.asked, pane.state) == ("VisionDrop + VisionDrop (language-model stages)", 64, "done")
+    assert pane.info is not None
+    assert pane.info.reduces == "prunes and merges"
+    assert [choice.text(256) for choice in steer_of(ours, comparison).choices] == ["identity@1.0", PLANNED]
 
 
 # ---------------------------------------------------------------------- following a job

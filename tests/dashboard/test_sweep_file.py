@@ -41,6 +41,15 @@ def test_strategies_without_a_budget_run_at_every_ratio_and_the_others_at_their_
     ]
 
 
+def test_the_ratios_are_those_of_the_last_step_of_a_plan():
+    text = 'name = "a"\nstrategies = ["visiondrop@0.5+visiondrop_stages", "dualcomp+fastkv@64"]\nratios = [0.5, 0.25]\n'
+    assert strategies(text) == [
+        "visiondrop@0.5+visiondrop_stages@0.5",
+        "visiondrop@0.5+visiondrop_stages@0.25",
+        "dualcomp+fastkv@64",
+    ]
+
+
 def test_without_ratios_an_adaptive_strategy_chooses_its_own_budget():
     assert strategies('name = "a"\nstrategies = ["dualcomp"]\n') == ["dualcomp"]
 
@@ -80,6 +89,8 @@ BAD = [
     ('name = "a"\nstrategies = "identity"\n' + SCENES, "strategies must be a list of texts"),
     ('name = "a"\nstrategies = [3]\n' + SCENES, "strategies must be a list of texts"),
     ('name = "a"\nstrategies = ["dualcmp@0.5"]\n' + SCENES, "did you mean dualcomp?"),
+    ('name = "a"\nstrategies = ["visionzip+fastkv@0.5"]\n' + SCENES, "visionzip needs a budget"),
+    ('name = "a"\nstrategies = ["fastkv@0.5+visionzip"]\nratios = [0.5]\n' + SCENES, "cannot follow another step"),
     ('name = "a"\nstrategies = ["fastv:depth=2@0.5"]\n' + SCENES, "has no parameter 'depth'"),
     ('name = "a"\nstrategies = ["divprune"]\n' + SCENES, "divprune needs a budget"),
     (BASE + "ratios = [1]\n" + SCENES, "ratios must be a list of numbers with a decimal point"),

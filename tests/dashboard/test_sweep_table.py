@@ -79,6 +79,16 @@ def test_the_uncompressed_model_comes_first_and_budgets_descend():
     ]
 
 
+def test_a_plan_is_listed_without_the_budget_of_its_last_step():
+    texts = ("visionzip@0.5+fastv:layer=2@0.25", "visionzip@0.5+fastv:layer=2@0.5", "dualcomp+fastkv@64")
+    found = figures_of([row for text in texts for row in ended(text, True)])
+    assert [(one.strategy, one.budget) for one in found] == [
+        ("dualcomp+fastkv", "64"),
+        ("visionzip@0.5+fastv:layer=2", "0.5"),
+        ("visionzip@0.5+fastv:layer=2", "0.25"),
+    ]
+
+
 def test_the_csv_holds_the_tidy_rows(tmp_path: Path):
     figures = figures_of([*ended("divprune@0.25", True, False), unanswered("fastv@0.05", "unreachable")])
     write_csv(figures, tmp_path / "a.csv")

@@ -178,9 +178,11 @@ def test_a_store_written_by_version_1_opens_and_reads(url, tmp_path, version_1):
     with open_store(url) as store:
         (summary,) = store.find()
         assert (summary.strategy, summary.tokens_total, summary.answer) == ("dualcomp@0.25", 16, "red")
+        assert summary.tokens_encoded == 16  # no strategy encoded the image itself then
         run = store.get(summary.id)
         assert run.selection.router.source == "rule"
         assert run.recording.answer.shape == (6, 16)
+        assert (run.tokens_original, run.turns) == (16, ())
         (comparison,) = store.comparisons()
         assert comparison.panes[0].run == run.id
         with store.database.reading() as connection:

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import event, select, text
 
 from analysis.run import Recording
-from storage import ArrayNotFound, NotStorable, RunNotFound, RunSummary, StoreCorrupt, schema
+from compression.grid import TokenGrid
+from compression.sight import Turn
+from storage import ArrayNotFound, NotStorable, RunNotFound, RunSummary, StoreCorrupt, schema, tokens_table
 from storage.views import RUN_COLUMNS
 from tests.factories import make_image_ref, make_run
 
@@ -215,6 +217,19 @@ def test_stage_and_parameters_come_from_the_catalogue(store):
     assert unknown.parameters == {"level": "3"}
 
 
+def test_a_plan_of_several_steps_names_all_of_its_stages(store):
+    text = "visiondrop@0.5+visiondrop_stages:mask=none@0.25"
+    summary = store.summary(store.add(make_run(strategy=text)))
+    assert (summary.strategy, summary.strategy_name) == (text, "visiondrop+visiondrop_stages")
+    assert summary.strategy_stage == "encoder+decoder"
+    first, second = summary.parameters["steps"]
+    assert (first["strategy"], first["budget"], first["parameters"]["merge"]) == ("visiondrop", "0.5", "sum")
+    assert (second["strategy"], second["budget"], second["parameters"]["mask"]) == ("visiondrop_stages", "0.25", "none")
+    assert [one.run for one in store.find(strategy="visiondrop+visiondrop_stages")] == [summary.run]
+    inside = store.summary(store.add(make_run(strategy="fastv@0.5+fastkv@0.25")))
+    assert inside.strategy_stage == "decoder"
+
+
 def test_lists_load_no_array_and_no_record(file_store):
     file_store.add(make_run())
     statements = []
@@ -250,3 +265,17 @@ def test_a_changed_record_is_noticed(file_store, record):
         connection.commit()
     with pytest.raises(StoreCorrupt, match=f"the stored run {run.id} cannot be read"):
         file_store.get(run.id)
+
+
+def test_a_run_with_an_encoding_of_its_own_is_counted_of_the_whole_image(store):
+    made = make_run(tokens=(8, 8), strategy="downsample@64")
+    turn = Turn(1, (0.0, 0.0, 128.0, 128.0), "a1", 0.75, 64, "red", "blue", False, "the answer changed")
+    grid = TokenGrid.single(8, 8, (128, 128)).placed((0.0, 0.0, 256.0, 256.0), (256, 256))
+    run = replace(made, grid=grid, tokens_original=256, turns=(turn,))
+    store.add(run)
+    summary = store.summary(run.id)
+    assert (summary.tokens_total, summary.tokens_encoded, summary.tokens_kept) == (256, 64, 64)
+    assert summary.retention_ratio == 0.25
+    assert summary.strategy_stage == "encoding"
+    assert store.get(run.id) == run
+    assert len(tokens_table(store, run.id)) == 64

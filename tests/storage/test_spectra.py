@@ -125,6 +125,8 @@ def test_a_store_of_the_first_version_gets_the_tables_and_keeps_its_runs(url, tm
         store.add(run)
     with closing(Database(url)) as database, database.writing() as connection:
         for statement in (
+            "DROP VIEW v_runs",
+            "ALTER TABLE runs DROP COLUMN tokens_encoded",
             "DROP VIEW v_pid",
             "DROP VIEW v_sweeps",
             *(f"DROP TABLE {name}" for name in ("sweep_runs", "sweeps", "spectrum_arrays", "spectra")),

@@ -150,8 +150,9 @@ def test_an_older_store_gets_the_tables_and_keeps_its_runs(url, tmp_path, versio
         store.add(run)
     with closing(Database(url)) as database, database.writing() as connection:
         later = ("sweep_runs", "sweeps", "spectrum_arrays", "spectra")[: 4 if version == 1 else 2]
-        for view in ("v_sweeps", "v_pid")[: 2 if version == 1 else 1]:
+        for view in ("v_runs", "v_sweeps", "v_pid")[: 3 if version == 1 else 2]:
             connection.execute(text(f"DROP VIEW {view}"))
+        connection.execute(text("ALTER TABLE runs DROP COLUMN tokens_encoded"))
         for table in later:
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(delete(schema.schema_steps).where(schema.schema_steps.c.position > version))

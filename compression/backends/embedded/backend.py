@@ -23,6 +23,7 @@ from compression.compressor import Route
 from compression.errors import InvalidQuestion
 from compression.grid import TokenGrid, View
 from compression.strategies.dualcomp.router import LearnedRouter, rule_ratio, rule_router
+from compression.tokens import VisualTokens
 
 ROUTER = "router.safetensors"
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -52,6 +53,21 @@ class Fit:
         scale = min(layout.rows * VIEW / image_size[0], layout.cols * VIEW / image_size[1])
         height, width = (max(1, round(edge * scale)) for edge in image_size)
         return cls(scale, -(-height // VIEW), -(-width // VIEW), height, width)
+
+    @classmethod
+    def at(cls, size: tuple[int, int]) -> Fit:
+        """The fit of an image that was brought to its (height, width) before: on as many cells as it needs, as it is.
+
+        What the largest layout cannot hold is reduced to it.
+        """
+        scale = min(1.0, MOST_CELLS * VIEW / max(size))
+        height, width = (max(1, round(edge * scale)) for edge in size)
+        return cls(scale, -(-height // VIEW), -(-width // VIEW), height, width)
+
+    @property
+    def tokens(self) -> int:
+        """The patches that hold a part of the image."""
+        return -(-self.height // PATCH) * -(-self.width // PATCH)
 
     def views(self) -> tuple[View, ...]:
         """The cells in reading order; patches without any part of the image belong to none."""
@@ -122,11 +138,26 @@ class EmbeddedBackend(LlavaBackend):
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches that hold a part of the image."""
-        return sum(len(view) for view in Fit.of(image_size).views())
+        return Fit.of(image_size).tokens
+
+    def count_reduced(self, size: tuple[int, int]) -> int:
+        """The patches of an image that is not enlarged to fill its cells."""
+        return Fit.at(size).tokens
+
+    def view_lengths(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """The patches of each cell that hold a part of the image."""
+        return tuple(len(view) for view in Fit.of(image_size).views())
+
+    def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """Visual tokens of an image at its own size, on cells that it need not fill."""
+        size = image.shape[0], image.shape[1]
+        return self._encoded(*self._on_cells(image, Fit.at(size)), size)
 
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """Cells of 256 pixels; see `LlavaBackend.cut`."""
-        fit = Fit.of(image_size)
+        return self._on_cells(image, Fit.of(image_size))
+
+    def _on_cells(self, image: NDArray[np.uint8], fit: Fit) -> tuple[Tensor, tuple[View, ...]]:
         if image.shape[:2] != (fit.height, fit.width):
             resized = Image.fromarray(image).resize((fit.width, fit.height), Image.Resampling.BICUBIC)
             image = np.asarray(resized)

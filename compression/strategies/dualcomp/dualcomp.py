@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from compression.budget import split_evenly
+from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.selection import RouterDecision, Selection, Stream
@@ -64,6 +65,7 @@ class DualComp(Strategy):
     rho_min: float = 0.02
     per: str = "view"
     router: str = "auto"
+    attention: Attention = "plain"
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="dualcomp",
@@ -119,6 +121,7 @@ class DualComp(Strategy):
                 choices=("auto", "rule"),
                 reconstructed=True,
             ),
+            attention_parameter(),
         ),
         labels=("reconstruction: constants that the paper leaves out",),
         deviations=(

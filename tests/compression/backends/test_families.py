@@ -16,8 +16,9 @@ from analysis.recorder import Recorder
 from compression.backends import known_models, load_model
 from compression.backends.base import Prompt
 from compression.backends.llava import PROVIDES
-from compression.errors import InvalidGrid, MissingSignal, ModelUnavailable, UnknownModel
+from compression.errors import InvalidGrid, MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
 from compression.selection import Selection
+from compression.sight import looking
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
 from dashboard.cli import main
@@ -216,6 +217,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
 def test_signals_are_those_that_are_declared(case: Case) -> None:
     signals, count, views = case.tokens.signals, len(case.tokens), len(case.tokens.grid.views)
     inside = {Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION}
+    inside |= {Signal.ENCODER_BLOCKS} & case.vlm.provides  # what the tower can do, not what it says
     assert set(signals) | inside == case.vlm.provides
     assert (Signal.CLS_ATTENTION in signals) == case.family.has_cls
     for name, values in signals.items():
@@ -325,6 +327,10 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         if plan.needs - case.vlm.provides:
             refused += 1
             with pytest.raises(MissingSignal):
+                case.vlm.generate(case.tokens, prompt("a", "b"), plan)
+            continue
+        if looking(plan):
+            with pytest.raises(NeedsSight, match=rf"{name} reads the image itself"):
                 case.vlm.generate(case.tokens, prompt("a", "b"), plan)
             continue
         ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())

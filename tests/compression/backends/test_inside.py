@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,13 +46,18 @@ def masked(
     features: Tensor,
     acts: dict[int, Selection],
     *,
-    renumbered: bool,
+    renumbered: bool | frozenset[int],
+    sizes: dict[int, float] | None = None,
+    growing: frozenset[int] = frozenset(),
 ) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers.
 
     A position that an act left out is attended by nobody from then on; one that an act rewrote holds the weighted sum.
-    Order in the sequence is a number for each position: an output that moved behind others gets a later one.
+    Order in the sequence is a number for each position: an output that moved behind others gets a later one. Acts
+    that renumber, all or those before the layers named, count anew what is left. A key counts as often as its size
+    says: its logits are raised by the logarithm. An act before a layer in `growing` sums the sizes of what it merges.
     """
+    sizes = sizes or {}
     language = stock.model.language_model
     hidden = language.embed_tokens(ids).clone()
     hidden[0, visual] = features
@@ -75,8 +82,16 @@ def masked(
                     )
                     if output == rank
                 )
+            if index in growing:
+                members: dict[int, list[int]] = {position: [] for position in left}
+                for output, source, weight in zip(
+                    decision.weight_output, decision.weight_token, decision.weight_value, strict=True
+                ):
+                    if weight > 0:
+                        members[left[output]].append(present[source])
+                sizes = {at: sum(sizes.get(one, 1.0) for one in ones) for at, ones in members.items()}
             present = left
-            if renumbered:
+            if index in (acts if renumbered is True else renumbered or ()):
                 ranked = sorted((order[position], position) for position in range(length) if alive[position])
                 for rank, (_, position) in enumerate(ranked):
                     where[position] = rank
@@ -84,8 +99,8 @@ def masked(
         for row in range(length):
             for column in range(length):
                 if alive[column] and order[column] <= order[row]:
-                    mask[row, column] = 0.0
-            mask[row, row] = 0.0  # rows that nobody reads must not be empty
+                    mask[row, column] = math.log(sizes.get(column, 1.0))
+            mask[row, row] = math.log(sizes.get(row, 1.0))  # rows that nobody reads must not be empty
         positions = torch.tensor([where])
         rotary = language.rotary_emb(hidden, positions)
         hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=positions)
