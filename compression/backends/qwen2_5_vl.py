@@ -124,10 +124,10 @@ class Qwen25VLBackend(TiledBackend):
         """Those of the image before the merger."""
         return tuple(len(view) * self.merge**2 for view in grid.views)
 
-    def patches(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> Tensor:
-        """What the tower reads of an image: its patches float [patches, values], those of a token side by side."""
-        # By the size of the original: a decimated copy could be rounded to another number of tokens.
-        sheet = self._resize(image, self.resized(image_size))
+    def patches(self, image: NDArray[np.uint8], grid: TokenGrid) -> Tensor:
+        """What the tower reads of an image: its patches float [patches, values], those of a token one after another."""
+        # By the grid: the size of a decimated copy could be rounded to another number of tokens.
+        sheet = self._resize(image, (grid.views[0].rows * self.side, grid.views[0].cols * self.side))
         made = self.processor(images=[sheet], do_resize=False, input_data_format="channels_last", return_tensors="pt")
         values: Tensor = made["pixel_values"].to(self.device, self.model.dtype)
         return values
@@ -139,9 +139,9 @@ class Qwen25VLBackend(TiledBackend):
         return np.asarray(resized, dtype=np.uint8).transpose(1, 2, 0)
 
     def patch_grid(self, grid: TokenGrid) -> Tensor:
-        """Frames, rows and columns of patches as the library takes them, int64 [1, 3]."""
-        view = grid.views[0]
-        return torch.tensor([[1, view.rows * self.merge, view.cols * self.merge]], device=self.device)
+        """Frames, rows and columns of each view's patches as the library takes them, int64 [views, 3]."""
+        sizes = [[1, view.rows * self.merge, view.cols * self.merge] for view in grid.views]
+        return torch.tensor(sizes, device=self.device)
 
     @property
     def looking(self) -> int:
@@ -163,15 +163,18 @@ class Qwen25VLBackend(TiledBackend):
         places: Tensor = order.argsort().to(self.device)
         return places
 
-    @torch.no_grad()
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """Visual tokens of one image; see `LlavaBackend.encode`."""
-        grid = self.grid(image_size)
+        return self._encoded(image, self.grid(image_size))
+
+    @torch.no_grad()
+    def _encoded(self, image: NDArray[np.uint8], grid: TokenGrid) -> VisualTokens:
+        """Visual tokens of one image on a grid of one view."""
         shape, order = self.patch_grid(grid), self.reading_order(grid)
         tower = self.model.model.visual
         attend = tower.blocks[self.looking].attn
         with tapped({"qkv": attend.qkv}) as heard:
-            made = tower(self.patches(image, image_size), grid_thw=shape, return_dict=True)
+            made = tower(self.patches(image, grid), grid_thw=shape, return_dict=True)
 
         def read(patches: Tensor) -> Tensor:
             """In reading order, those of a token side by side: [tokens, merge², ...]."""
@@ -212,22 +215,29 @@ class Qwen25VLBackend(TiledBackend):
         return f"{self.word_of(start)}{self.image_word}{self.word_of(end)}"
 
     def picture_text(self, grid: TokenGrid) -> str:
-        """One placeholder for the picture between its start and its end."""
-        return self.picture_word
+        """For each view a picture of its own, between its start and its end."""
+        return self.picture_word * len(grid.views)
 
     def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes:
         """The ids of the whole grid, of which the outputs get those of their anchors; see `places_on`."""
-        start = int((ids[0] == self.image_id).nonzero()[0])
-        whole = torch.cat(
-            [ids[:, :start], ids.new_full((1, len(grid)), self.image_id), ids[:, start + len(entering) :]], dim=1
-        )
+        pictures = (ids[0] == self.config.vision_start_token_id).nonzero()[:, 0] + 1
+        places = places_on(grid, entering)
+        whole, kept, length, read = [], [], 0, 0
+        for picture, start, view, block in zip(
+            pictures.tolist(), grid.starts, grid.views, self.blocks(entering, grid), strict=False
+        ):
+            words = ids[:, read:picture]
+            whole += [words, ids.new_full((1, len(view)), self.image_id)]
+            kept += [np.arange(length, length + words.shape[1]), length + words.shape[1] + places[block] - start]
+            length, read = length + words.shape[1] + len(view), picture + len(block)
+        whole.append(ids[:, read:])
+        kept.append(np.arange(length, length + whole[-1].shape[1]))
+        every = torch.cat(whole, dim=1)
         made, beyond = self.model.model.get_rope_index(
-            whole, mm_token_type_ids=(whole == self.image_id).int(), image_grid_thw=self.patch_grid(grid)
+            every, mm_token_type_ids=(every == self.image_id).int(), image_grid_thw=self.patch_grid(grid)
         )
-        kept = torch.from_numpy(start + places_on(grid, entering)).to(ids.device)
-        every = torch.arange(whole.shape[1], device=ids.device)
-        taken = torch.cat([every[:start], kept, every[start + len(grid) :]])
-        return Axes(made[:, 0, taken], int(beyond) + whole.shape[1])
+        taken = torch.from_numpy(np.concatenate(kept)).to(ids.device)
+        return Axes(made[:, 0, taken], int(beyond) + every.shape[1])
 
     @contextmanager
     def continuing(self, last: Pass) -> Iterator[None]:

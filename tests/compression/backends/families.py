@@ -300,20 +300,22 @@ def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[i
     return [list(range(edge**2))] + [[edge**2 + row * across + col for col in range(across)] for row in range(lines)]
 
 
-def ids_of_axes(ids: list[int], shape: Size) -> Tensor:
-    """Position ids [3, 1, length] of a sequence with one picture of (rows, cols) tokens, written down one by one.
+def ids_of_axes(ids: list[int], *shapes: Size) -> Tensor:
+    """Position ids [3, 1, length] of a sequence with pictures of (rows, cols) tokens, written down one by one.
 
     The paper of Qwen2-VL, arXiv 2409.12191, section 2.1: words count up on all three axes; a picture's tokens have the
     temporal id of its beginning and the ids of their row and column; words go on behind the largest id so far.
     """
     made: list[tuple[int, int, int]] = []
-    coming = seen = 0
+    pictures, coming, seen = list(shapes), 0, 0
     for one in ids:
         if one == 4:
-            row, col = divmod(seen, shape[1])
+            row, col = divmod(seen, pictures[0][1])
             made.append((coming, coming + row, coming + col))
             seen += 1
             continue
+        if seen:
+            pictures, seen = pictures[1:], 0
         if made:
             coming = max(map(max, made)) + 1
         made.append((coming, coming, coming))

@@ -19,12 +19,12 @@ from compression.backends.base import Intervention, Prompt
 from compression.backends.prefill import prefill
 from compression.decoder import DecoderStrategy
 from compression.errors import ModelUnavailable
-from compression.grid import TokenGrid
+from compression.grid import TokenGrid, View
 from compression.selection import Fate, Selection
 from compression.strategies import CATALOGUE
-from compression.tokens import Signal
+from compression.tokens import Signal, VisualTokens
 from tests.compression.backends.families import FAMILIES, Family, Size, ids_of_axes
-from tests.compression.backends.test_families import TEXT, Case, gradient, prompt
+from tests.compression.backends.test_families import TEXT, WORDS, Case, gradient, prompt, said_logs
 from tests.compression.backends.test_llava import hooks_on
 
 QWEN = tuple(family for family in FAMILIES if family.axes == 3)
@@ -36,6 +36,7 @@ STRATEGIES = tuple(
     for budget in (CATALOGUE.build(name).lowest(18, 4), 14)  # the first empties whole rows and columns
 )
 SMALL: Size = (50, 100)
+EVERY = Selection.prune(30, np.arange(30))
 _CASES: dict[tuple[str, Size], Case] = {}
 
 
@@ -128,7 +129,7 @@ def test_features_are_what_the_merger_reads(sized: Case) -> None:
 @pytest.mark.parametrize("size", [(400, 400), (500, 1000), (910, 370), (300, 1900), (37, 50), (641, 830)], ids=str)
 def test_boxes_say_which_pixels_a_token_was_made_of(qwen: Case, size: Size) -> None:
     grid = qwen.vlm.grid(size)
-    patches = qwen.vlm.patches(gradient(size), size)
+    patches = qwen.vlm.patches(gradient(size), grid)
     mean, std = (
         torch.tensor(part).view(3, 1) for part in (qwen.vlm.processor.image_mean, qwen.vlm.processor.image_std)
     )
@@ -146,7 +147,7 @@ def test_boxes_say_which_pixels_a_token_was_made_of(qwen: Case, size: Size) -> N
 def test_a_decimated_copy_gives_the_patches_of_the_originals_grid(qwen: Case, size: Size) -> None:
     whole, smaller = gradient(size), gradient(qwen.vlm.wanted_size(size))
     assert smaller.shape < whole.shape
-    exact, near = qwen.vlm.patches(whole, size), qwen.vlm.patches(smaller, size)
+    exact, near = (qwen.vlm.patches(image, qwen.vlm.grid(size)) for image in (whole, smaller))
     assert exact.shape == near.shape
     assert float((exact - near).abs().max()) < 0.05
 
@@ -221,6 +222,21 @@ def test_a_picture_at_the_end_moves_what_comes_next() -> None:
     assert left.following == 3
 
 
+def test_several_pictures_close_up_one_after_the_other() -> None:
+    # a word, a picture of 2 x 2, a word, one of 1 x 3, a word, one of 3 x 1, a word; then the second is gone
+    ids = ids_of_axes([0, *[4] * 4, 0, *[4] * 3, 0, *[4] * 3, 0], (2, 2), (1, 3), (3, 1))[:, 0]
+    assert ids[1].tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 4, 7, 8, 9, 10, 11]
+    left = Axes(ids, 12).taken(torch.tensor([0, 1, 3, 5, 9, 11, 12, 13]))
+    closed = left.closed_up(np.array([1, 2, 5, 6]))
+    assert closed.ids.tolist() == [
+        [0, 1, 1, 3, 4, 5, 5, 7],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 1, 3, 4, 5, 5, 7],
+    ]
+    assert closed.following == 8
+    assert torch.equal(closed.closed_up(np.array([1, 2, 5, 6])).ids, closed.ids)
+
+
 def test_a_sum_without_a_place_stands_at_the_centre_of_its_sources() -> None:
     grid = TokenGrid.single(3, 4, (30, 40))
     # rows 0, 2 and 2, columns 1, 1 and 3: 4/3 and 5/3
@@ -241,26 +257,42 @@ def test_a_merged_token_has_the_ids_of_its_anchor(qwen: Case) -> None:
 
 
 # ---------------------------------------------------------------------- inside the language model
-def closed(triples: list[tuple[int, int, int]], visual: list[int], extent_before: int) -> int:
-    """Renumber in place: rank rows and columns of the picture; how far what follows moves up."""
-    began = min(triples[place][0] for place in visual)
-    rows = sorted({triples[place][1] for place in visual})
-    cols = sorted({triples[place][2] for place in visual})
-    for place in visual:
-        _, row, col = triples[place]
-        triples[place] = (began, began + rows.index(row), began + cols.index(col))
-    return extent_before - max(len(rows), len(cols))
+def renumber(triples: list[tuple[int, int, int]], ids: list[int], present: list[int]) -> None:
+    """Number a sequence anew in which only some visual tokens are left, as if the pictures had been that small."""
+    coming = place = 0
+    while place < len(ids):
+        if ids[place] != 4:
+            triples[place] = (coming, coming, coming)
+            coming, place = coming + 1, place + 1
+            continue
+        end = place
+        while ids[end] == 4:
+            end += 1
+        left = [one for one in range(place, end) if one in present]
+        rows, cols = (sorted({triples[one][axis] for one in left}) for axis in (1, 2))
+        for one in left:
+            _, row, col = triples[one]
+            triples[one] = (coming, coming + rows.index(row), coming + cols.index(col))
+        coming, place = coming + max(len(rows), len(cols)), end
 
 
 @torch.no_grad()
-def masked(case: Case, ids: Tensor, features: Tensor, acts: dict[int, Selection], *, renumbered: bool) -> Tensor:
+def masked(
+    case: Case,
+    ids: Tensor,
+    features: Tensor,
+    acts: dict[int, Selection],
+    *,
+    renumbered: bool,
+    grid: TokenGrid | None = None,
+) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers, with three ids for each.
 
     What an act left out is attended by nobody from then on; what it merged is the weighted sum, also of the planes that
     are added later. Order in the sequence is a number for each position, as in `test_inside`.
     """
     language = case.stock.model.language_model
-    view = case.tokens.grid.views[0]
+    shapes = [(view.rows, view.cols) for view in (grid or case.tokens.grid).views]
     dim = language.embed_tokens.weight.shape[1]
     entered, *planes = features.split(dim, dim=1)
     hidden = language.embed_tokens(ids).clone()
@@ -271,8 +303,8 @@ def masked(case: Case, ids: Tensor, features: Tensor, acts: dict[int, Selection]
     for plane, rows in zip(wide, planes, strict=True):
         plane[visual] = rows
     alive, order = [True] * length, [float(place) for place in range(length)]
-    triples = [tuple(one) for one in ids_of_axes(ids[0].tolist(), (view.rows, view.cols))[:, 0].T.tolist()]
-    present, extent = list(visual), max(view.rows, view.cols)
+    triples = [tuple(one) for one in ids_of_axes(ids[0].tolist(), *shapes)[:, 0].T.tolist()]
+    present = list(visual)
     for index, block in enumerate(language.layers):
         if index in acts:
             decision, before = acts[index], hidden.clone()
@@ -281,7 +313,9 @@ def masked(case: Case, ids: Tensor, features: Tensor, acts: dict[int, Selection]
             for place in present:
                 alive[place] = False
             for rank, place in enumerate(left):
-                alive[place], order[place] = True, visual[0] + rank / 1000
+                # Behind what precedes the picture in which its anchor is, in the strategy's order.
+                start = max([one for one in range(place) if ids[0, one] != 4], default=-1)
+                alive[place], order[place] = True, start + 0.5 + rank / 1000
                 entries = [
                     (present[source], float(weight))
                     for output, source, weight in zip(
@@ -294,10 +328,7 @@ def masked(case: Case, ids: Tensor, features: Tensor, acts: dict[int, Selection]
                     plane[place] = sum(weight * old[source] for source, weight in entries)
             present = left
             if renumbered:
-                moved = closed(triples, present, extent)
-                extent -= moved
-                for place in range(visual[-1] + 1, length):
-                    triples[place] = tuple(one - moved for one in triples[place])
+                renumber(triples, ids[0].tolist(), present)
         mask = torch.full((length, length), float("-inf"))
         for row in range(length):
             for column in range(length):
@@ -422,6 +453,70 @@ def test_nothing_stays_behind_a_decoding_step_that_raises(qwen: Case) -> None:
         handle.remove()
     assert hooks_on(qwen.vlm) == before
     assert qwen.vlm.model.model.rope_deltas is None
+
+
+# ---------------------------------------------------------------------- several pictures
+class Pictures:
+    """Two pictures in one prompt, as a zoom shows them."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        images = [case.image, np.random.default_rng(8).integers(0, 256, (64, 48, 3), dtype=np.uint8)]
+        parts = [case.vlm.encode(image, image.shape[:2]) for image in images]
+        self.grid = TokenGrid((parts[0].grid.views[0], View(4, 3, (0.0, 0.0, 30.0, 40.0), "crop")), case.size)
+        signals = {name: torch.cat([part.signals[name] for part in parts]) for name in parts[0].signals}
+        self.tokens = VisualTokens.whole(torch.cat([part.features for part in parts]), self.grid, signals)
+        read = [case.family.read(case.folder, image) for image in images]
+        self.read = {name: torch.cat([one[name] for one in read]) for name in read[0]}
+        coded = case.vlm.tokenizer(TEXT.replace("<image>", case.family.picture * 2))["input_ids"]
+        lengths = iter([18, 12])
+        self.ids = torch.tensor([[token for one in coded for token in ([4] * next(lengths) if one == 4 else [one])]])
+
+
+@torch.no_grad()
+def test_two_pictures_are_read_as_the_stock_model_reads_them(qwen: Case) -> None:
+    two = Pictures(qwen)
+    types = (two.ids == 4).int()
+    ours = qwen.vlm.generate(two.tokens, prompt(*WORDS), CATALOGUE.plan("identity"))
+    theirs = qwen.stock(input_ids=two.ids, mm_token_type_ids=types, **two.read).logits[0, -1]
+    np.testing.assert_allclose(ours.log_probabilities, said_logs(theirs), atol=1e-5)
+    free = qwen.vlm.generate(two.tokens, prompt(), CATALOGUE.plan("identity"), max_new_tokens=16)
+    made = qwen.stock.generate(
+        input_ids=two.ids, mm_token_type_ids=types, **two.read, max_new_tokens=16, do_sample=False
+    )
+    assert free.text == qwen.vlm.tokenizer.decode(made[0, two.ids.shape[1] :], skip_special_tokens=True).strip() != ""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "uniform_grid@9",
+        "average_pool@12",
+        "fastv:layer=1,positions=original@12",
+        "fastv:layer=1,positions=renumbered@12",
+        "fastv:layer=1,positions=renumbered@9",
+        "pyramiddrop:positions=renumbered@16",
+        "sparsevlm:positions=renumbered@18",
+    ],
+)
+def test_tokens_of_two_pictures_leave_as_if_they_were_masked(qwen: Case, strategy: str) -> None:
+    two, plan, choices = Pictures(qwen), CATALOGUE.plan(strategy), ("north east ship", "west")
+    ours = qwen.vlm.generate(two.tokens, prompt(*choices), plan)
+    given = qwen.vlm.give(two.tokens, prompt(*choices), plan)
+    acts, features = dict(given.acts), given.features
+    if len(given.entering) < 30:
+        acts = {0: given.entering}
+        features = qwen.vlm.given(two.tokens.signals[Signal.PROJECTED], EVERY, two.tokens)
+    for choice, told in zip(choices, ours.log_probabilities, strict=True):
+        words = qwen.vlm.tokenizer.convert_tokens_to_ids(choice.split())
+        whole = torch.cat([two.ids, torch.tensor([words])], dim=1)
+        logits = masked(qwen, whole, features, acts, renumbered="renumbered" in strategy, grid=two.grid)
+        logits = logits.log_softmax(-1)
+        said = sum(float(logits[two.ids.shape[1] - 1 + place, word]) for place, word in enumerate(words))
+        assert told == pytest.approx(said, abs=3e-5)
+    replayed = qwen.vlm.ask(given, [prompt(*choices), prompt("a", "b")])
+    np.testing.assert_allclose(replayed[0][0], ours.log_probabilities, atol=3e-5)
 
 
 # ---------------------------------------------------------------------- asking
