@@ -10,6 +10,7 @@ from compression.calibration import attention_of, logit_bias, sizes_after
 from compression.compressor import Strategy
 from compression.layer import Heads
 from compression.selection import Selection
+from compression.sight import LookingStrategy
 from compression.strategies import CATALOGUE
 from compression.strategies.visionzip import VisionZip
 
@@ -49,15 +50,16 @@ def test_a_key_of_size_four_is_attended_as_four_equal_keys(causal: bool) -> None
     one = Heads(query, key, 0.5, bias=torch.tensor([0.0, np.log(4), 0.0], dtype=torch.float32))
     four = [0, 1, 1, 1, 1, 2]
     many = Heads(query[:, four], key[:, four], 0.5)
-    rows = one.rows(torch.tensor([2]), causal=causal)
-    spread = many.rows(torch.tensor([5]), causal=causal)
+    # The last query sees all of them, the first one only where it may look behind itself.
+    rows = one.rows(torch.tensor([2])) if causal else one.rows(torch.tensor([0]), sees=torch.arange(3))
+    spread = many.rows(torch.tensor([5])) if causal else many.rows(torch.tensor([0]), sees=torch.arange(6))
     torch.testing.assert_close(rows[:, 0, 1], spread[:, 0, 1:5].sum(-1))
     torch.testing.assert_close(rows[:, 0, [0, 2]], spread[:, 0, [0, 5]])
 
 
 @pytest.mark.parametrize("kind", list(CATALOGUE), ids=lambda kind: kind.info.name)
-def test_every_strategy_that_merges_can_be_calibrated_and_no_other(kind: type[Strategy]) -> None:
-    merges = "merges" in kind.info.reduces
+def test_every_strategy_that_merges_visual_tokens_can_be_calibrated_and_no_other(kind: type[Strategy]) -> None:
+    merges = "merges" in kind.info.reduces and not issubclass(kind, LookingStrategy)
     assert any(parameter.name == "attention" for parameter in kind.info.parameters) == merges
 
 
