@@ -87,8 +87,12 @@ class Qwen25VLBackend(TiledBackend):
         """Edge of a token in pixels."""
         return int(self.config.vision_config.patch_size) * self.merge
 
-    def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def resized(self, image_size: tuple[int, int], least: int | None = None) -> tuple[int, int]:
         """The (height, width) at which the tower reads an image of (height, width).
+
+        Args:
+            image_size: Of the image.
+            least: Fewest pixels, to which a smaller image is enlarged; None for the checkpoint's.
 
         Raises:
             InvalidGrid: it is longer than `LONGEST` times its shorter edge.
@@ -99,7 +103,7 @@ class Qwen25VLBackend(TiledBackend):
                 f"edge is at most {LONGEST} times the shorter one; choose a part of it"
             )
         size = self.processor.size
-        height, width = smart_resize(*image_size, self.side, size["shortest_edge"], size["longest_edge"])
+        height, width = smart_resize(*image_size, self.side, least or size["shortest_edge"], size["longest_edge"])
         return int(height), int(width)
 
     def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
@@ -111,14 +115,22 @@ class Qwen25VLBackend(TiledBackend):
         stretched = f"The image is stretched to whole tokens: the model sees it as {width:,} × {height:,} pixels."
         return (*super().notices(image_size), stretched)
 
-    def grid(self, image_size: tuple[int, int]) -> TokenGrid:
-        """One view of the merged tokens over the whole image."""
-        height, width = self.resized(image_size)
+    def grid(self, image_size: tuple[int, int], least: int | None = None) -> TokenGrid:
+        """One view of the merged tokens over the whole image; `least` as in `resized`."""
+        height, width = self.resized(image_size, least)
         return TokenGrid.single(height // self.side, width // self.side, image_size)
 
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The merged tokens."""
         return len(self.grid(image_size))
+
+    def count_reduced(self, size: tuple[int, int]) -> int:
+        """The merged tokens of an image that is not enlarged, but to whole tokens."""
+        return len(self.grid(size, least=1))
+
+    def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """Visual tokens of an image that is not enlarged, but to whole tokens."""
+        return self._looked(image, self.grid((image.shape[0], image.shape[1]), least=1))
 
     def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
         """Those of the image before the merger."""
@@ -165,10 +177,10 @@ class Qwen25VLBackend(TiledBackend):
 
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
         """Visual tokens of one image; see `LlavaBackend.encode`."""
-        return self._encoded(image, self.grid(image_size))
+        return self._looked(image, self.grid(image_size))
 
     @torch.no_grad()
-    def _encoded(self, image: NDArray[np.uint8], grid: TokenGrid) -> VisualTokens:
+    def _looked(self, image: NDArray[np.uint8], grid: TokenGrid) -> VisualTokens:
         """Visual tokens of one image on a grid of one view."""
         shape, order = self.patch_grid(grid), self.reading_order(grid)
         tower = self.model.model.visual

@@ -152,6 +152,17 @@ def test_a_decimated_copy_gives_the_patches_of_the_originals_grid(qwen: Case, si
     assert float((exact - near).abs().max()) < 0.05
 
 
+def test_a_copy_that_was_made_smaller_is_not_enlarged_again(qwen: Case) -> None:
+    small = gradient((20, 34))
+    assert qwen.vlm.count_tokens((20, 34)) == 12  # enlarged to 48 * 48 pixels at least
+    tokens = qwen.vlm.encode_reduced(small)
+    assert len(tokens) == qwen.vlm.count_reduced((20, 34)) == 2
+    assert (tokens.grid.views[0].rows, tokens.grid.views[0].cols) == (1, 2)
+    assert qwen.vlm.count_reduced((3, 5)) == 1
+    large = gradient((200, 150))
+    assert torch.equal(qwen.vlm.encode_reduced(large).features, qwen.vlm.encode(large, (200, 150)).features)
+
+
 def test_an_image_is_told_to_be_stretched_only_where_it_is(qwen: Case) -> None:
     assert qwen.vlm.notices((64, 96)) == ()
     assert qwen.vlm.notices((50, 100)) == ()  # both edges to 0.96
