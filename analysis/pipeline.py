@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from analysis.retention import evidence_recall
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run, new_id, utc_now
 from analysis.sight import ImageSight
 from compression.backends.base import VLM, Generation, Progress, Prompt, Seconds
-from compression.compressor import Cancel, Context, Plan
+from compression.compressor import Cancel, Context, Plan, format_strategy
 from compression.errors import Cancelled, CompressionError, InvalidBudget, InvalidStrategyText, MissingSignal
 from compression.grid import Box
 from compression.sight import Looked, looking
@@ -66,6 +67,10 @@ class Encoded:
     seconds: Seconds
     notices: tuple[str, ...]
     flops: int
+
+
+Seen: TypeAlias = dict[tuple[str, int], tuple[Encoded, Looked]]
+"""What strategies looked at in one image, by their text and the seed, where the question does not matter."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ def execute(
     warmup: int = WARMUP,
     comparison: str = "",
     encoded: Encoded | None = None,
+    seen: Seen | None = None,
     cancel: Cancel | None = None,
 ) -> Run:
     """Run one strategy and return its record.
@@ -169,6 +175,7 @@ def execute(
     Args:
         encoded: The image as `encode` left it, where that was done before; a strategy that looks at the image itself
             does not use it.
+        seen: What such strategies looked at in this image before; what this one looks at is added.
 
     Raises:
         CompressionError: the strategy, the budget or the question cannot be used, or `cancel` said stop.
@@ -179,8 +186,14 @@ def execute(
     if cancel is not None and cancel():
         raise Cancelled("the run was cancelled")
     with measured_peak(vlm.device) as peak:
-        if looking(plan):
-            encoded, looked = look(inquiry, plan, vlm, seed=seed, repeats=repeats, warmup=warmup)
+        if strategy := looking(plan):
+            key = format_strategy(strategy, plan.steps[0].budget), seed
+            if not seen or key not in seen:
+                encoded, looked = look(inquiry, plan, vlm, seed=seed, repeats=repeats, warmup=warmup)
+                if seen is not None and not strategy.reads_question:
+                    seen[key] = encoded, looked
+            else:
+                encoded, looked = seen[key]
             given = looked.rest(plan, total)
         encoded = encoded or encode(inquiry, vlm, repeats=repeats, warmup=warmup)
         recorder = Recorder() if "attention" in record else None
@@ -246,6 +259,7 @@ def compare(
     warmup: int = WARMUP,
     comparison: str = "",
     encoded: Encoded | None = None,
+    seen: Seen | None = None,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
@@ -258,6 +272,7 @@ def compare(
 
     Args:
         encoded: The image as `encode` left it, where that was done before; else it is encoded here, once.
+        seen: What strategies looked at in this image before, where it serves all questions; new looks are added.
 
     Raises:
         InvalidQuestion: the question cannot be asked at all; nothing was run.
@@ -281,6 +296,7 @@ def compare(
                 warmup=warmup,
                 comparison=comparison,
                 encoded=encoded,
+                seen=seen,
                 cancel=cancel,
             )
         except Cancelled as error:

@@ -122,16 +122,28 @@ class Looked:
     def rest(self, plan: Plan, total: int) -> Plan:
         """What is left of a plan for the model: the decision as it was made, then the later steps.
 
+        A later step is asked for no more tokens than there are.
+
         Args:
             plan: Its first step looked.
             total: Visual tokens of the image when it is read whole, of which ratios are meant.
         """
-        later = tuple(replace(step, budget=Budget(count=step.budget.tokens(total))) for step in plan.steps[1:])
+        later = []
+        for step in plan.steps[1:]:
+            count = step.budget.tokens(total)
+            later.append(replace(step, budget=Budget(count=count and min(count, len(self.selection)))))
         return Plan((Step(Decided(self.selection), Budget()), *later))
 
 
 class LookingStrategy(Strategy):
-    """A strategy that reads the image itself."""
+    """A strategy that reads the image itself.
+
+    Attributes:
+        reads_question: Whether where it looks depends on the question; else one look serves all questions about an
+            image.
+    """
+
+    reads_question: ClassVar[bool] = True
 
     def look(self, sight: Sight, budget: int | None, context: Context) -> Looked:
         """Look, and decide what enters the language model.
@@ -216,18 +228,15 @@ class Decided:
 
 
 def looking(plan: Plan) -> LookingStrategy | None:
-    """The strategy of a plan that looks at the image itself; None where the image's shared encoding serves.
+    """The strategy of a plan that looks at the image itself, its first step; None where the shared encoding serves.
 
     Raises:
-        InvalidStrategyText: it is not the first step, or does not say how it looks.
+        InvalidStrategyText: it does not say how it looks.
     """
-    for position, step in enumerate(plan.steps):
-        if step.stage not in LOOKS:
-            continue
-        name = step.compressor.info.name
-        if position:
-            raise InvalidStrategyText(f"{name} reads the image itself, so it is the first step; write {name} in front")
-        if not isinstance(step.compressor, LookingStrategy):
-            raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
-        return step.compressor
-    return None
+    first = plan.steps[0]
+    if first.stage not in LOOKS:
+        return None
+    if not isinstance(first.compressor, LookingStrategy):
+        name = first.compressor.info.name
+        raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
+    return first.compressor

@@ -38,16 +38,20 @@ class Cut:
     """How the sequence goes on from a layer.
 
     Args:
-        hidden: Float [1, shorter, dim].
-        slots: int64 [shorter] ascending, places in the sequence so far whose rows and columns of the mask are taken.
-        positions: int64 [shorter], position ids, each of which the whole sequence has.
-        rotary: Cosine and sine, each [1, shorter, head dim]; None for those that the whole sequence has at `positions`.
+        hidden: Float [1, length from here on, dim].
+        slots: int64 [length from here on] ascending, places in the sequence so far whose rows and columns of the mask
+            are taken.
+        positions: int64 [length from here on], position ids, each of which the whole sequence has.
+        rotary: Cosine and sine, each [1, length from here on, head dim]; None for those that the whole sequence has at
+            `positions`.
+        returns: Whether the whole sequence is there again, so that the slots are places in it.
     """
 
     hidden: Tensor
     slots: Tensor
     positions: Tensor
     rotary: tuple[Tensor, Tensor] | None = None
+    returns: bool = False
 
 
 BeforeLayer = Callable[[int, Entering], Cut | None]
@@ -76,12 +80,12 @@ def tapped(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[None]:
-    """Shorten the sequence between decoder layers during prefill, exactly.
+    """Shorten the sequence between decoder layers during prefill, or let it be whole again, exactly.
 
     From a layer where `before` returns a cut, the layer and all later ones get its hidden states, and the rotary
-    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: the caches of later layers are
-    shorter, and the library continues from layer 0's length, which is never cut: a cut before layer 0 is compression
-    before the language model. Where a cut gave other position ids, decoding needs `moved_up` too.
+    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: each layer has the cache of
+    what it processed, and the library continues from the length of layer 0's. Where that was cut, or where a cut gave
+    other position ids, decoding needs `moved_up` too.
     """
     held: dict[str, Any] = {}  # slots, positions and rotary embeddings of the present sequence, once it was cut
 
@@ -97,7 +101,7 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
             cut = before(index, Entering(hidden, positions, kwargs["position_embeddings"], mask))
             if cut is not None:
                 hidden = cut.hidden
-                slots = held["slots"][cut.slots] if held else cut.slots
+                slots = held["slots"][cut.slots] if held and not cut.returns else cut.slots
                 held.update(slots=slots, positions=cut.positions, rotary=cut.rotary)
                 kwargs = _cut_to(**held, kwargs=whole)
             if not held:
@@ -156,12 +160,13 @@ def added_behind(layers: Sequence[nn.Module], addend: Callable[[int], tuple[Tens
 
 @contextmanager
 def moved_up(layers: Sequence[nn.Module], rotary: nn.Module, shifts: Sequence[int]) -> Iterator[None]:
-    """Let decoding steps continue behind renumbered tokens: each layer subtracts its shift from the position.
+    """Let decoding steps continue at the right position: each layer subtracts its shift from that of the library.
 
     Args:
         layers: The language model's layers.
         rotary: Its rotary embedding, called with hidden states and position ids.
-        shifts: For each layer, by how many places what followed the visual tokens has moved up.
+        shifts: For each layer, by how many places what followed the visual tokens has moved up, less the places that
+            layer 0's cache lacks.
     """
 
     def hook(index: int) -> PreHook:

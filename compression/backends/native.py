@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
@@ -44,7 +45,9 @@ from compression.backends.base import (
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
-from compression.backends.inside import Inside, check_reachable
+from compression.backends.hub import Checkpoint
+from compression.backends.inside import Inside
+from compression.backends.planning import check_reachable
 from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
 from compression.compressor import Cancel, Plan, Router
@@ -64,7 +67,7 @@ class NativeBackend(ABC):
     """A checkpoint of a class of the transformers library, from a directory or a hub id.
 
     Args:
-        source: Directory of the checkpoint, or a hub id where a network is there.
+        source: Directory of the checkpoint, or a hub id or `id@revision` where a network is there.
         name: How the user calls it.
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
@@ -84,27 +87,33 @@ class NativeBackend(ABC):
     entering_positions: Literal["original", "renumbered"] = "renumbered"
 
     def __init__(
-        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
+        self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
+        checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.of(source)
+        folder = checkpoint.folder()
         try:
             model: Any = self.model_class.from_pretrained(
-                str(source),
+                folder,
                 dtype=wanted,
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation={"text_config": attention.NAME, "vision_config": "sdpa"},
             )
-            self.processor: Any = self.processor_class.from_pretrained(str(source))
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self.processor: Any = self.processor_class.from_pretrained(folder)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Before the tokenizer's, which may be that of the language model alone.
+            template = ProcessorMixin.get_processor_dict(folder)[0].get("chat_template")
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelUnavailable(
                 f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
                 "a hub id on a machine with a network, or use the embedded model"
             ) from error
+        if template is not None:
+            self.tokenizer.chat_template = template
         # Typed in part only by the library.
         self.model: Any = model
         self.model.to(self.device).eval().requires_grad_(False)
@@ -113,7 +122,7 @@ class NativeBackend(ABC):
         self.card = ModelCard(
             name=str(name or source),
             family=self.family,
-            revision=_weights_digest(source, self.model),
+            revision=_weights_digest(checkpoint),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             labels=self.labels,
             domain=self.domain,
@@ -222,6 +231,8 @@ class NativeBackend(ABC):
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
             text = str(text).replace(self.picture_word, PLACEHOLDER)
+            if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+                text = text.removeprefix(self.tokenizer.bos_token)  # the tokenizer puts one in front itself
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
         at = str(text).rfind(asked)
@@ -444,13 +455,12 @@ class NativeBackend(ABC):
         check_reachable(plan, total, self.architecture.layers)
 
 
-def _weights_digest(source: str | Path, model: Any) -> str:
-    """SHA-256 over the safetensors files in name order; for a hub id, over the commit that was resolved and the id."""
-    folder = Path(source)
+def _weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the safetensors files in name order; for a hub id, over the id and the commit."""
     digest = hashlib.sha256()
-    if folder.is_dir():
-        for file in sorted(folder.glob("*.safetensors")):
+    if checkpoint.commit is None:
+        for file in sorted(Path(checkpoint.source).glob("*.safetensors")):
             digest.update(file.read_bytes())
     else:
-        digest.update(f"{source}@{getattr(model.config, '_commit_hash', None)}".encode())
+        digest.update(str(checkpoint).encode())
     return digest.hexdigest()

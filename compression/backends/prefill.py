@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from compression.backends import attention
 from compression.backends.axes import Axes
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
+from compression.backends.caching import cut_cache
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of, entering_sizes, guidance_layers, received
+from compression.backends.inside import Inside, entering_sizes, received
+from compression.backends.planning import acts_of, guidance_layers
 from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled
@@ -101,8 +103,9 @@ class Pass:
         selection: What was left after its last layer.
         features: Float [outputs, dim or more], what the language model was given of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
-        shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
-        biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
+        shifts: For each layer, what decoding steps subtract from the library's position; see `moved_up`.
+        biases: For each layer, what is added to the logits of each key of its cache; see `compression.calibration`.
+        cached: Layer -> visual tokens there that its cache keeps, int64 [kv heads, kept]; all where none.
         axes: The position ids of what entered, where they have several axes.
     """
 
@@ -116,6 +119,7 @@ class Pass:
     sequence_per_layer: tuple[int, ...]
     shifts: tuple[int, ...]
     biases: tuple[Tensor | None, ...]
+    cached: Mapping[int, Tensor]
     compress_seconds: float
     prefill_seconds: float
     axes: Axes | None = None
@@ -173,6 +177,7 @@ def prefill(
         entering=entering,
         family=family,
         axes=axes,
+        signals=signals_of(tokens, entering),
         seconds=time.perf_counter() - looked,
     )
 
@@ -195,6 +200,7 @@ def prefill(
             ids, features, blocks, inside=inside, position_ids=places, use_cache=True, logits_to_keep=1
         )
         logits = output.logits[0, -1].float()
+        cut_cache(output.past_key_values, inside.slots)
         synchronise(family.device)
     end = time.perf_counter()
     return Pass(
@@ -206,12 +212,24 @@ def prefill(
         acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
-        shifts=tuple(inside.shifts),
-        biases=tuple(inside.biases),
+        shifts=inside.shifts_in_decoding(),
+        biases=inside.biases_in_decoding(),
+        cached=inside.cached,
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
         axes=axes,
     )
+
+
+def signals_of(tokens: VisualTokens, entering: Selection) -> dict[Signal, Tensor]:
+    """Signals of the encoder that a strategy may still ask for before layer 0, by output that entered.
+
+    There is none where an output has no place of its own on the image.
+    """
+    if Signal.CLS_ATTENTION not in tokens.signals or (entering.anchor < 0).any():
+        return {}
+    looked = tokens.signals[Signal.CLS_ATTENTION]
+    return {Signal.CLS_ATTENTION: looked[:, torch.from_numpy(entering.anchor).to(looked.device)]}
 
 
 def look_ahead(

@@ -36,6 +36,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 from compression.backends.axes import Axes, places_on
 from compression.backends.base import Architecture
 from compression.backends.hooks import tapped, with_word_ids
+from compression.backends.hub import Checkpoint
 from compression.backends.llava import received_by
 from compression.backends.native import INSIDE
 from compression.backends.prefill import Pass
@@ -61,7 +62,7 @@ class Qwen25VLBackend(TiledBackend):
     entering_positions = "original"
 
     def __init__(
-        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
+        self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
         super().__init__(source, name=name, device=device, dtype=dtype)
         self.architecture = self.with_blocks(self.architecture)

@@ -21,6 +21,7 @@ from compression.strategies.flashvlm import FlashVLM
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.hired import HiRED
 from compression.strategies.identity import Identity
+from compression.strategies.lvlm_csp import LVLMCSP
 from compression.strategies.prumerge import PruMerge
 from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.pyramiddrop import PyramidDrop
@@ -64,6 +65,7 @@ CATALOGUE = Registry().register(
     VisionDropStages,
     ApETStage,
     CoViPAL,
+    LVLMCSP,
     ToMe,
     Downsample,
     UniformGrid,

@@ -35,6 +35,7 @@ class ToMe(LookingStrategy):
     inflection: float = 0.0
     proportional: bool = True
 
+    reads_question: ClassVar[bool] = False
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="tome",
         title="ToMe",

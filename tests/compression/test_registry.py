@@ -48,6 +48,7 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "visiondrop_stages",
         "apet_stage",
         "covipal",
+        "lvlm_csp",
         "tome",
         "downsample",
         "uniform_grid",

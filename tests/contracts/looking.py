@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from compression.compressor import Budget, Compressor, Context, Plan, Step
 from compression.errors import InvalidBudget, MissingSignal, NeedsSight
 from compression.selection import Fate, Selection
 from compression.sight import Decided, Looked, LookingStrategy
+from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from tests.contracts.checks import (
     check_declaration_is_complete,
@@ -150,6 +152,28 @@ def check_the_rest_of_the_plan_finds_the_decision(compressor: Compressor) -> Non
         assert first.compressor.compress(looked.tokens, None, CONTEXT) == looked.selection, label
 
 
+def check_a_later_step_is_asked_for_no_more_than_there_is(compressor: Compressor) -> None:
+    """Its ratio is of the image as the model reads it whole, its count at most what is left."""
+    sight, fastv = ToySight(), CATALOGUE.plan("fastv@0.9").steps[0]
+    budget = sight.prospect.total // 2
+    looked = _looking(compressor).look(sight, budget, CONTEXT)
+    plan = Plan((Step(compressor, Budget(count=budget)), fastv))
+    assert looked.rest(plan, sight.prospect.total).steps[1].budget == Budget(count=len(looked.selection))
+    few = Plan((Step(compressor, Budget(count=budget)), replace(fastv, budget=Budget(ratio=0.25))))
+    assert looked.rest(few, sight.prospect.total).steps[1].budget == Budget(count=15)
+
+
+def check_a_look_that_ignores_the_question_is_the_same_for_all(compressor: Compressor) -> None:
+    """Where declared, one look serves all questions about an image."""
+    strategy, sight = _looking(compressor), ToySight()
+    if strategy.reads_question:
+        return
+    budget = sight.prospect.total // 2
+    one, other = (strategy.look(sight, budget, Context(question=words)) for words in ("How many?", "What colour?"))
+    assert one.selection == other.selection
+    assert torch.equal(one.tokens.features, other.tokens.features)
+
+
 def check_a_look_survives_storage(compressor: Compressor) -> None:
     """Selection and grid come back from JSON and arrays."""
     for label, _, _, looked in looks(compressor):
@@ -170,6 +194,8 @@ LOOKING_CHECKS: tuple[Callable[[Compressor], None], ...] = (
     check_what_the_model_cannot_do_is_named,
     check_visual_tokens_are_refused,
     check_the_rest_of_the_plan_finds_the_decision,
+    check_a_later_step_is_asked_for_no_more_than_there_is,
+    check_a_look_that_ignores_the_question_is_the_same_for_all,
     check_a_look_survives_storage,
     check_parameters_rebuild_an_equal_object,
     check_text_round_trips,

@@ -330,7 +330,16 @@ def test_strategies_and_models_are_listed_as_text_and_json(capsys):
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert "reconstruction" in " ".join(told["dualcomp"]["labels"])
     assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["name"] == "embedded"
+    known = json.loads(capsys.readouterr().out)
+    assert known[0]["name"] == "embedded"
+    for one in known:
+        assert one["gpu"]["weights_bytes"] == one["parameters"] * one["gpu"]["width"]
+        parts = ("weights_bytes", "kv_cache_bytes", "activation_bytes")
+        assert one["cpu"]["total_bytes"] == sum(one["cpu"][part] for part in parts)
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(one["name"] in printed for one in known)
+    assert "GB" in printed
 
 
 def test_the_doctor_finds_what_is_there(capsys):

@@ -13,11 +13,14 @@ import pytest
 
 from analysis.imagery import describe, write_geotiff
 from analysis.pipeline import open_image
+from compression.grid import TokenGrid
 from dashboard.maps import Page, maps_page, modules
-from dashboard.panes import caption, has_map, state_markup
+from dashboard.opened import Opened
+from dashboard.panes import caption, comparison_json, has_map, state_markup
+from dashboard.panes import facts_of as pane_facts
 from dashboard.placement import place_image
 from storage import Comparison, JobRow, Pane
-from tests.factories import make_comparison, make_image_file
+from tests.factories import make_comparison, make_image_file, make_run
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 STRATEGIES = ("identity@1.0", "dualcomp@0.25", "fastv@0.5", "divprune@0.1")
@@ -182,6 +185,20 @@ def test_the_caption_of_a_pane_without_a_run_says_what_was_asked(strategy: str, 
 def test_the_caption_of_a_run_says_what_is_left() -> None:
     assert caption("dualcomp@0.25", 16_384, 65_536) == "16,384 of 65,536 tokens"
     assert caption("identity@1.0", 256, 256) == "all 256 tokens"
+
+
+def test_a_pane_with_an_encoding_of_its_own_is_counted_of_the_whole_image() -> None:
+    comparison, (whole, own) = make_comparison(0, ("identity@1.0", "downsample@64"), tokens=(16, 16))
+    grid = TokenGrid.single(8, 8, (128, 128)).placed((0.0, 0.0, 256.0, 256.0), (256, 256))
+    smaller = make_run(1, (8, 8), "identity@1.0", image=comparison.image)
+    own = replace(own, grid=grid, selection=smaller.selection, recording=smaller.recording, tokens_original=256)
+    opened = [Opened.of(whole), Opened.of(own)]
+    facts = [pane_facts(one, opened[0]) for one in opened]
+    shown = comparison_json(comparison, opened, facts, place_image(comparison.image, None), None)
+    assert [pane["caption"] for pane in shown["panes"]] == ["all 256 tokens", "64 of 256 tokens"]
+    assert [pane["facts"]["same_grid"] for pane in shown["panes"]] == [True, False]
+    assert shown["panes"][1]["facts"]["overlap"] is None
+    assert not any(kind["change"] for kind in shown["panes"][1]["facts"]["attention"].values())
 
 
 def test_every_module_of_the_page_s_script_is_named_so_that_all_load_at_once() -> None:

@@ -15,6 +15,9 @@ from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     GotOcr2ImageProcessorPil,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessorPil,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
@@ -34,12 +37,18 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessorPil,
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
 from tests.compression.backends.conftest import SPECIAL, WORDS, randomise, tiny_tokenizer
 
 Size = tuple[int, int]
+READ = ("pixel_values", "image_sizes", "pixel_attention_mask", "image_grid_thw")
+"""What stock models are given of what image processors make."""
 TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -79,6 +88,8 @@ class Family:
         axes: Axes of its position ids.
         is_tiled: Whether the tower reads squares of one size.
         seed: Of its weights; some speak one word only, or none.
+        splits: Whether each tile has a placeholder of its own, behind words.
+        variant: What sets the checkpoint apart from others of its family.
     """
 
     name: str
@@ -94,6 +105,13 @@ class Family:
     axes: int = 1
     is_tiled: bool = True
     seed: int = 0
+    splits: bool = False
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the checkpoint in test ids."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint."""
@@ -108,7 +126,17 @@ class Family:
         made = type(self.images()).from_pretrained(folder)(
             images=image, input_data_format="channels_last", return_tensors="pt", **self.reading
         )
-        return {name: made[name] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in made}
+        return {name: made[name] for name in READ if name in made}
+
+    def picture_text(self, folder: Path, image: NDArray[np.uint8]) -> str:
+        """What stands for an image in the text that the stock model reads; a placeholder for all tokens of a view."""
+        if not self.splits:
+            return self.picture
+        made = type(self.images()).from_pretrained(folder)(
+            images=image, input_data_format="channels_last", return_row_col_info=True
+        )
+        words = ("<fake_token_around_image>", "<image>", "<global-img>")
+        return str(get_image_prompt_string(made["rows"][0][0], made["cols"][0][0], 1, *words))
 
 
 def llava_config() -> LlavaConfig:
@@ -200,6 +228,35 @@ def qwen_tokenizer() -> Any:
     return made
 
 
+def idefics3_config() -> Idefics3Config:
+    return Idefics3Config(
+        vision_config={"image_size": 34, **TOWER},
+        text_config={**SPLIT_TEXT, "model_type": "llama"},
+        image_token_id=4,
+        scale_factor=2,
+    )
+
+
+def smolvlm_config() -> SmolVLMConfig:
+    return SmolVLMConfig(
+        vision_config={"image_size": 48, **TOWER},
+        text_config={**SPLIT_TEXT, "model_type": "llama"},
+        image_token_id=4,
+        scale_factor=3,
+    )
+
+
+def split_tokenizer() -> Any:
+    return tiny_tokenizer("<image>", **SPLIT_WORDS)
+
+
+SPLIT_WORDS = {
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    "end_of_row_token": "\n",
+    **{f"tile_{row}_{col}": f"<row_{row}_col_{col}>" for row in range(1, 5) for col in range(1, 5)},
+}
+SPLIT_TEXT = {**TEXT, "vocab_size": TEXT["vocab_size"] + len(SPLIT_WORDS)}
 NEXT_SHEETS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 ONEVISION_SHEETS = [[34 * rows, 34 * cols] for rows in range(1, 5) for cols in range(1, 5)]
 SQUARE = {"height": 32, "width": 32}
@@ -277,6 +334,57 @@ FAMILIES = (
         is_tiled=False,
         seed=7,
     ),
+    Family(
+        "idefics3",
+        Idefics3ForConditionalGeneration,
+        idefics3_config,
+        # The margin of two pixels behind the last patch is that of 384 pixels and patches of 14.
+        lambda: Idefics3ImageProcessorPil(size={"longest_edge": 102}, max_image_size={"longest_edge": 34}),
+        ((34, 34), (90, 37), (61, 83)),
+        has_cls=False,
+        splits=True,
+        tokenizer=split_tokenizer,
+        merge=2,
+    ),
+    Family(
+        "idefics3",
+        Idefics3ForConditionalGeneration,
+        idefics3_config,
+        # A tile larger than the tower's own size: its positions are stretched.
+        lambda: Idefics3ImageProcessorPil(
+            size={"longest_edge": 102}, max_image_size={"longest_edge": 66}, do_image_splitting=False
+        ),
+        ((61, 83),),
+        has_cls=False,
+        splits=True,
+        tokenizer=split_tokenizer,
+        merge=2,
+        variant="whole",
+    ),
+    Family(
+        "idefics3",
+        Idefics3ForConditionalGeneration,
+        idefics3_config,
+        # The longest edge is that of one tile: nothing to split.
+        lambda: Idefics3ImageProcessorPil(size={"longest_edge": 66}, max_image_size={"longest_edge": 66}),
+        ((61, 83),),
+        has_cls=False,
+        splits=True,
+        tokenizer=split_tokenizer,
+        merge=2,
+        variant="single",
+    ),
+    Family(
+        "smolvlm",
+        SmolVLMForConditionalGeneration,
+        smolvlm_config,
+        lambda: SmolVLMImageProcessorPil(size={"longest_edge": 120}, max_image_size={"longest_edge": 48}),
+        ((48, 48), (50, 100), (190, 70)),
+        has_cls=False,
+        splits=True,
+        tokenizer=split_tokenizer,
+        merge=3,
+    ),
 )
 
 
@@ -285,7 +393,7 @@ def packing(family: Family, config: Any, size: Size, tokens: int) -> list[list[i
 
     The first row is the whole view. Numbers are laid out and unpadded by the library's own functions.
     """
-    if family.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl"):
+    if family.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl") or family.splits:
         return [list(range(tokens))]
     side, patch = config.vision_config.image_size, config.vision_config.patch_size
     edge = side // patch

@@ -76,7 +76,7 @@ def masked_reference(
     Positions are ids [..., 1, length], otherwise 0, 1, …; planes [tokens, dim] are added to the tokens behind the first
     layers.
     """
-    language = stock.model.language_model
+    language = stock.get_decoder()
     hidden = language.embed_tokens(ids).clone()
     visual = (ids[0] == 4).nonzero()[:, 0]
     hidden[0, visual] = features

@@ -3,6 +3,7 @@ of every family."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +26,15 @@ from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
 from tests.compression.backends.families import FAMILIES, Family, Size, ids_of_axes
 from tests.compression.backends.test_families import TEXT, WORDS, Case, gradient, prompt, said_logs
+from tests.compression.backends.test_inside import RETURNING, WHOLE
 from tests.compression.backends.test_llava import hooks_on
 
 QWEN = tuple(family for family in FAMILIES if family.axes == 3)
 INSIDE = tuple(kind.info.name for kind in CATALOGUE if issubclass(kind, DecoderStrategy))
 STRATEGIES = tuple(
-    f"{name}:positions={way}@{budget}"
+    f"{name}:{','.join(filter(None, [f'positions={way}', WHOLE.get(name)]))}@{budget}"
     for name in INSIDE
+    if name not in RETURNING  # asks for what a tower without [CLS] cannot give
     for way in ("original", "renumbered")
     for budget in (CATALOGUE.build(name).lowest(18, 4), 14)  # the first empties whole rows and columns
 )
@@ -191,10 +194,10 @@ def test_the_architecture_says_what_the_towers_blocks_do(qwen: Case) -> None:
 def test_position_ids_are_those_of_the_whole_grid_of_which_the_kept_tokens_keep_theirs(sized: Case) -> None:
     count = len(sized.tokens)
     view = sized.tokens.grid.views[0]
-    whole = sized.ids(count)[0].tolist()
+    whole = sized.ids(range(count))[0].tolist()
     wanted, start = ids_of_axes(whole, (view.rows, view.cols))[:, 0], whole.index(4)
     for kept in (list(range(count)), [0], [count - 1, 2, 5], list(range(0, count, 3))):
-        axes = sized.vlm.place(sized.ids(len(kept)), Selection.prune(count, np.array(kept)), sized.tokens.grid)
+        axes = sized.vlm.place(sized.ids(range(len(kept))), Selection.prune(count, np.array(kept)), sized.tokens.grid)
         places = [*range(start), *(start + token for token in kept), *range(start + count, len(whole))]
         assert torch.equal(axes.ids, wanted[:, places])
         assert axes.following == int(wanted.max()) + 1
@@ -260,9 +263,9 @@ def test_a_merged_token_has_the_ids_of_its_anchor(qwen: Case) -> None:
     ours = qwen.vlm.generate(qwen.tokens, prompt("a", "b"), CATALOGUE.plan("average_pool@6"))
     assert not ours.selection.is_pruning
     view = qwen.tokens.grid.views[0]
-    wanted = ids_of_axes(qwen.ids(len(qwen.tokens))[0].tolist(), (view.rows, view.cols))[:, 0]
-    start = qwen.ids(1)[0].tolist().index(4)
-    axes = qwen.vlm.place(qwen.ids(len(ours.selection)), ours.selection, qwen.tokens.grid)
+    wanted = ids_of_axes(qwen.ids(range(len(qwen.tokens)))[0].tolist(), (view.rows, view.cols))[:, 0]
+    start = qwen.ids([0])[0].tolist().index(4)
+    axes = qwen.vlm.place(qwen.ids(range(len(ours.selection))), ours.selection, qwen.tokens.grid)
     for output, anchor in enumerate(ours.selection.anchor.tolist()):
         assert torch.equal(axes.ids[:, start + output], wanted[:, start + anchor])
 
@@ -294,13 +297,16 @@ def masked(
     features: Tensor,
     acts: dict[int, Selection],
     *,
-    renumbered: bool,
+    renumbered: bool | frozenset[int],
     grid: TokenGrid | None = None,
+    cached: Mapping[int, Tensor] | None = None,
+    asked: int = 0,
 ) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers, with three ids for each.
 
     What an act left out is attended by nobody from then on; what it merged is the weighted sum, also of the planes that
-    are added later. Order in the sequence is a number for each position, as in `test_inside`.
+    are added later. Order in the sequence is a number for each position, and positions from `asked` on see of a layer
+    in `cached` the tokens named there alone, as in `test_inside`.
     """
     language = case.stock.model.language_model
     shapes = [(view.rows, view.cols) for view in (grid or case.tokens.grid).views]
@@ -338,7 +344,7 @@ def masked(
                 for plane, old in zip(wide, planes_before, strict=True):
                     plane[place] = sum(weight * old[source] for source, weight in entries)
             present = left
-            if renumbered:
+            if renumbered is True or (renumbered and index in renumbered):
                 renumber(triples, ids[0].tolist(), present)
         mask = torch.full((length, length), float("-inf"))
         for row in range(length):
@@ -346,9 +352,13 @@ def masked(
                 if alive[column] and order[column] <= order[row]:
                     mask[row, column] = 0.0
             mask[row, row] = 0.0  # rows that nobody reads must not be empty
+        masks = mask[None].repeat(language.config.num_attention_heads, 1, 1)
+        for head in range(len(masks) if cached and index in cached else 0):
+            kept = cached[index][head * len(cached[index]) // len(masks)].tolist()
+            masks[head, asked:, [place for at, place in enumerate(present) if at not in kept]] = float("-inf")
         positions = torch.tensor(triples).T[:, None]
         rotary = language.rotary_emb(hidden, positions)
-        hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
+        hidden = block(hidden, attention_mask=masks[None], position_embeddings=rotary)
         if index < len(wide):
             for place in present:
                 hidden[0, place] += wide[index][place]
@@ -360,13 +370,58 @@ def test_prefill_and_decoding_equal_a_model_in_which_what_left_is_masked(qwen: C
     plan, choices = CATALOGUE.plan(strategy), ("north east ship", "west", "the red b")
     ours = qwen.vlm.generate(qwen.tokens, prompt(*choices), plan)
     given = qwen.vlm.give(qwen.tokens, prompt(*choices), plan)
-    assert ours.selection.diagnostics["positions"] == strategy.split("=")[1].split("@")[0]
-    ids = qwen.ids(len(qwen.tokens))
+    assert f"positions={ours.selection.diagnostics['positions']}" in strategy
+    ids = qwen.ids(range(len(qwen.tokens)))
     for choice, told in zip(choices, ours.log_probabilities, strict=True):
         words = qwen.vlm.tokenizer.convert_tokens_to_ids(choice.split())
         whole = torch.cat([ids, torch.tensor([words])], dim=1)
         logits = masked(qwen, whole, given.features, dict(given.acts), renumbered="renumbered" in strategy)
         logits = logits.log_softmax(-1)
+        said = sum(float(logits[ids.shape[1] - 1 + place, word]) for place, word in enumerate(words))
+        assert told == pytest.approx(said, abs=3e-5)
+
+
+@pytest.mark.parametrize("positions", ["original", "renumbered"])
+def test_decoding_sees_what_each_layers_cache_keeps(qwen: Case, positions: str) -> None:
+    plan, choices = CATALOGUE.plan(f"fastkv:positions={positions}@12"), ("north east ship", "the red b")
+    ours = qwen.vlm.generate(qwen.tokens, prompt(*choices), plan)
+    given = qwen.vlm.give(qwen.tokens, prompt(*choices), plan)
+    assert given.cached
+    ids = qwen.ids(range(len(qwen.tokens)))
+    for choice, told in zip(choices, ours.log_probabilities, strict=True):
+        words = qwen.vlm.tokenizer.convert_tokens_to_ids(choice.split())
+        whole = torch.cat([ids, torch.tensor([words])], dim=1)
+        logits = masked(
+            qwen,
+            whole,
+            given.features,
+            dict(given.acts),
+            renumbered=positions == "renumbered",
+            cached=given.cached,
+            asked=ids.shape[1],
+        ).log_softmax(-1)
+        said = sum(float(logits[ids.shape[1] - 1 + place, word]) for place, word in enumerate(words))
+        assert told == pytest.approx(said, abs=3e-5)
+
+
+@pytest.mark.parametrize(
+    ("plan", "renumbered"),
+    [
+        ("fastv:layer=1,positions=original@16+dart:layer=2,positions=renumbered@10", frozenset({2})),
+        ("fastv:layer=1,positions=renumbered@16+dart:layer=2,positions=original@10", frozenset({1})),
+        ("fastv:layer=1,positions=renumbered@16+dart:layer=2,positions=renumbered@10", frozenset({1, 2})),
+    ],
+)
+def test_steps_of_either_convention_follow_one_another(qwen: Case, plan: str, renumbered: frozenset[int]) -> None:
+    choices = ("north east ship", "the red b")
+    ours = qwen.vlm.generate(qwen.tokens, prompt(*choices), CATALOGUE.plan(plan))
+    given = qwen.vlm.give(qwen.tokens, prompt(*choices), CATALOGUE.plan(plan))
+    assert len(given.acts) == 2
+    ids = qwen.ids(range(len(qwen.tokens)))
+    for choice, told in zip(choices, ours.log_probabilities, strict=True):
+        words = qwen.vlm.tokenizer.convert_tokens_to_ids(choice.split())
+        whole = torch.cat([ids, torch.tensor([words])], dim=1)
+        logits = masked(qwen, whole, given.features, dict(given.acts), renumbered=renumbered).log_softmax(-1)
         said = sum(float(logits[ids.shape[1] - 1 + place, word]) for place, word in enumerate(words))
         assert told == pytest.approx(said, abs=3e-5)
 
@@ -405,7 +460,7 @@ def test_all_tokens_are_the_identity_bit_for_bit(qwen: Case, name: str) -> None:
 def test_what_is_merged_before_the_model_enters_at_its_anchors_with_its_planes(qwen: Case, strategy: str) -> None:
     ours = qwen.vlm.generate(qwen.tokens, prompt("a", "b", "c"), CATALOGUE.plan(strategy))
     given = qwen.vlm.give(qwen.tokens, prompt("a", "b", "c"), CATALOGUE.plan(strategy))
-    ids = qwen.ids(len(ours.selection))
+    ids = qwen.ids(range(len(ours.selection)))
     axes = qwen.vlm.place(ids, ours.selection, qwen.tokens.grid)
     weights = torch.zeros(len(ours.selection), len(qwen.tokens))
     weights[ours.selection.weight_output, ours.selection.weight_token] = torch.from_numpy(ours.selection.weight_value)
@@ -434,7 +489,7 @@ def test_the_heads_of_the_coming_layer_are_those_that_it_will_have(qwen: Case) -
 
     plan = CATALOGUE.plan("pyramiddrop:stages=2@1.0")  # all stay, so that layer 2 sees what was foreseen
     ours = qwen.vlm.generate(qwen.tokens, prompt("a", "b"), plan, probe=Both())
-    start = qwen.ids(1)[0].tolist().index(4)
+    start = qwen.ids([0])[0].tolist().index(4)
     visual = slice(start, start + len(qwen.tokens))
     np.testing.assert_allclose(ours.selection.scores, heard[2][0][0, visual], atol=1e-6)
 
@@ -505,6 +560,7 @@ def test_two_pictures_are_read_as_the_stock_model_reads_them(qwen: Case) -> None
         "uniform_grid@9",
         "average_pool@12",
         "fastv:layer=1,positions=original@12",
+        "fastkv:positions=renumbered,cache=whole@20",
         "fastv:layer=1,positions=renumbered@12",
         "fastv:layer=1,positions=renumbered@9",
         "pyramiddrop:positions=renumbered@16",
