@@ -33,6 +33,21 @@ def prefill_flops(architecture: Architecture, sequence_per_layer: Sequence[int])
     return 2 * total
 
 
+def decode_flops(architecture: Architecture, sequence_per_layer: Sequence[int], steps: int) -> int:
+    """Estimated floating-point operations of decoding steps that follow a prefill: one position each, which sees all.
+
+    As `prefill_flops`, with attention 2·n·heads·h where n positions are seen; the output head is left out as there.
+
+    Args:
+        sequence_per_layer: Positions that each layer holds after the prefill.
+        steps: How many; each adds a position.
+    """
+    a = architecture
+    fixed = a.dim * a.head_dim * (2 * a.heads + 2 * a.kv_heads) + 3 * a.dim * a.ffn
+    seen = sum(steps * n + steps * (steps + 1) // 2 for n in sequence_per_layer)
+    return 2 * (len(sequence_per_layer) * steps * fixed + 2 * seen * a.heads * a.head_dim)
+
+
 def encode_flops(architecture: Architecture, patches_per_view: Sequence[int]) -> int:
     """Estimated floating-point operations of the vision encoder: 4nd² + 2n²d + 2ndm multiply-adds a layer, times two.
 

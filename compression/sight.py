@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from compression.compressor import Budget, Context, Plan, Stage, Step, Strategy, StrategyInfo
 from compression.errors import InvalidBudget, InvalidStrategyText, NeedsSight
 from compression.grid import Box
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.tokens import VisualTokens
+from compression.zooming.lens import Lens
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -34,6 +37,8 @@ class Prospect:
         largest: (height, width), in the image's shape, above which the model sees nothing more.
         count: Visual tokens of a copy of the image that was brought to a (height, width).
         blocks: Blocks of the vision tower between which tokens can be merged; 0 where they cannot be.
+        beside: Longest side in pixels of an overview that can stand beside parts of the image; None for any.
+        most_reduced: Pixels of the image per pixel of an overview above which a zoom searches several overviews.
     """
 
     image_size: Size
@@ -41,6 +46,8 @@ class Prospect:
     largest: Size
     count: Callable[[Size], int]
     blocks: int = 0
+    beside: int | None = None
+    most_reduced: float = 8.0
 
     @property
     def total(self) -> int:
@@ -78,6 +85,14 @@ class Sight(Protocol):
             MissingSignal: the model's tower cannot do it.
         """
 
+    @property
+    def lens(self) -> Lens:
+        """For a zoom: parts of the image beside each other, and questions about them.
+
+        Raises:
+            MissingSignal: the model cannot be shown several pictures.
+        """
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -113,11 +128,13 @@ class Looked:
         tokens: Visual tokens over a grid of their own, whose boxes are in original pixels.
         selection: Over that grid: what enters the language model.
         turns: What happened on the way.
+        crops: Parts of the image that a zoom shows at full resolution, in original pixels.
     """
 
     tokens: VisualTokens
     selection: Selection
     turns: tuple[Turn, ...] = ()
+    crops: tuple[Box, ...] = ()
 
     def rest(self, plan: Plan, total: int) -> Plan:
         """What is left of a plan for the model: the decision as it was made, then the later steps.
@@ -225,6 +242,11 @@ class Decided:
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """The decision."""
         return self.selection
+
+
+def as_it_is(count: int) -> Plan:
+    """The plan that leaves `count` visual tokens as they are."""
+    return Plan((Step(Decided(Selection.prune(count, np.arange(count))), Budget()),))
 
 
 def looking(plan: Plan) -> LookingStrategy | None:

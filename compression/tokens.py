@@ -37,6 +37,7 @@ class Signal(StrEnum):
     TEACHER_ATTENTION = "teacher_attention"
     LAYER_STATE = "layer_state"
     ENCODER_BLOCKS = "encoder_blocks"
+    CROPS = "crops"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,12 @@ SIGNALS: Mapping[Signal, SignalInfo] = {
         "the blocks of the vision tower",
         "",
         "tokens can be merged between attention and MLP of every block, before the tower's output",
+        given="sight",
+    ),
+    Signal.CROPS: SignalInfo(
+        "several pictures in one prompt",
+        "",
+        "an overview and parts of the image can be read side by side, each as a picture of its own",
         given="sight",
     ),
 }

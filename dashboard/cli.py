@@ -491,7 +491,7 @@ def _strategies(options: argparse.Namespace) -> int:
                     "strategy": info.name,
                     "acts": info.stage.words,
                     "does": info.reduces,
-                    "budget": "or left to its router"
+                    "budget": {"no limit": "or no limit"}.get(info.without_budget, "or left to its router")
                     if info.adaptive
                     else "all"
                     if info.reduces == "nothing"

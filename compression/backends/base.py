@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Cancel, Plan
-from compression.grid import TokenGrid
+from compression.grid import Box, TokenGrid
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ class SequenceLayout:
     lineage: Selection | None = None
 
 
+@dataclass(frozen=True)
+class Written:
+    """Texts that a model wrote, and what they took.
+
+    Args:
+        texts: In the order in which they were written.
+        sequence_per_layer: Positions that each layer processed of what all of them read.
+        steps: Decoding steps of each text.
+    """
+
+    texts: tuple[str, ...]
+    sequence_per_layer: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
 @runtime_checkable
 class Probe(Protocol):
     """Listens while a model answers; the recorder is one."""
@@ -94,6 +110,16 @@ class Seconds:
     def of(cls, samples: Sequence[float]) -> Seconds:
         """Summarise samples in seconds; at least one."""
         return cls(float(np.median(samples)), float(min(samples)), float(max(samples)), len(samples))
+
+    @classmethod
+    def total(cls, parts: Sequence[Seconds]) -> Seconds:
+        """The time of several things done one after the other; at least one."""
+        return cls(
+            sum(one.median for one in parts),
+            sum(one.low for one in parts),
+            sum(one.high for one in parts),
+            min(one.repeats for one in parts),
+        )
 
 
 @dataclass(frozen=True)
@@ -280,6 +306,50 @@ class VLM(Protocol):
         Args:
             image: uint8 [height, width, 3]; the grid's boxes are in its pixels.
         """
+
+    @property
+    def coordinates(self) -> Coordinates | None:
+        """How the model writes boxes; None where it cannot write any."""
+
+    @property
+    def framing(self) -> str:
+        """How boxes become frames; see `Lens.framing`."""
+
+    def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
+        """Longest side in pixels and number of pictures along each side, for an overview of `tiles` of `side`."""
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """Visual tokens of an overview, or of a tile of it, as it can stand beside crops; as `encode_reduced`."""
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """What the model is to be shown so that it sees a box; see `Lens.frames`."""
+
+    def crop_size(self, frame: Box, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) at which the model wants a frame."""
+
+    def count_crop(self, frame: Box, image_size: tuple[int, int]) -> int:
+        """Visual tokens of a frame."""
+
+    def encode_crop(self, image: NDArray[np.uint8], frame: Box, image_size: tuple[int, int]) -> VisualTokens:
+        """Visual tokens of a frame, its grid in original pixels.
+
+        Args:
+            image: uint8 [height, width, 3], what the image has of the frame, at `crop_size` or near it.
+            frame: One of `frames`.
+            image_size: (height, width) of the original.
+        """
+
+    def write(
+        self,
+        tokens: VisualTokens,
+        request: str,
+        *,
+        count: int,
+        temperature: float,
+        seed: int,
+        cancel: Cancel | None = None,
+    ) -> Written:
+        """Texts that the model writes on a picture when it is told something; see `writing.write`."""
 
     def encode_merged(
         self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging

@@ -27,6 +27,7 @@ from compression.grid import Box, TokenGrid, View
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 WITHOUT_CLS = INSIDE | {
     Signal.FEATURES,
@@ -54,7 +55,9 @@ class LlavaBackend(NativeBackend):
     """A LLaVA checkpoint: one square of each image, read by a tower with a class token."""
 
     family = "llava"
-    provides = PROVIDES
+    provides = PROVIDES | {Signal.CROPS}
+    framing = "A crop is the square around its box, because the model reads squares."
+    coordinates: Coordinates | None = Coordinates.UNIT  # as its training data write them
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     # By name: where torchvision exists, the automatic choice would resize with other rounding.
     processor_class: ClassVar[Any] = CLIPImageProcessorPil
@@ -109,6 +112,14 @@ class LlavaBackend(NativeBackend):
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches of the one square that the tower reads."""
         return self.edge**2
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """The square around a box, as far as the image has one: the tower reads squares."""
+        height, width = image_size
+        edge = float(min(max(box[2] - box[0], box[3] - box[1]), height, width))
+        left = min(max((box[0] + box[2] - edge) / 2, 0.0), width - edge)
+        top = min(max((box[1] + box[3] - edge) / 2, 0.0), height - edge)
+        return ((left, top, left + edge, top + edge),)
 
     def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
         """Those of a whole square for each view."""

@@ -15,6 +15,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,7 @@ from compression.backends.base import (
     Prompt,
     Seconds,
     SequenceLayout,
+    Written,
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.hooks import Entering, moved_up
@@ -50,14 +52,16 @@ from compression.backends.inside import Inside
 from compression.backends.planning import check_reachable
 from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
+from compression.backends.writing import write
 from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
-from compression.grid import TokenGrid
+from compression.grid import Box, TokenGrid
 from compression.layer import Heads
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect, looking
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 INSIDE = frozenset({Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION})
 """Signals of the language model, which every family has."""
@@ -85,6 +89,14 @@ class NativeBackend(ABC):
     domain = ""
     router: Router | None = None
     entering_positions: Literal["original", "renumbered"] = "renumbered"
+    coordinates: Coordinates | None = None
+    """How the model writes boxes; None where it cannot write any."""
+    framing = ""
+    """How boxes become frames, in a sentence; "" where a frame is its box."""
+    most_reduced: ClassVar[float] = 8.0
+    """Pixels of an image per pixel of an overview above which a zoom searches several overviews."""
+    beside: ClassVar[int | None] = None
+    """Longest side in pixels of an overview that can stand beside crops; None for any."""
 
     def __init__(
         self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
@@ -199,8 +211,50 @@ class NativeBackend(ABC):
             self.wanted_size(image_size),
             self.count_reduced,
             self.merging_blocks,
+            self.beside,
+            self.most_reduced,
         )
 
+    # ------------------------------------------------------------------ zoom
+    def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
+        """As asked; see `VLM.overview_tiles`."""
+        return side, tiles
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """As any image of that size; see `VLM.encode_overview`."""
+        return self.encode_reduced(image)
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """The box itself; see `VLM.frames`."""
+        return (box,)
+
+    def crop_size(self, frame: Box, image_size: tuple[int, int]) -> tuple[int, int]:
+        """As for an image of that size; see `VLM.crop_size`."""
+        return self.wanted_size(_size_of(frame))
+
+    def count_crop(self, frame: Box, image_size: tuple[int, int]) -> int:
+        """Those of an image of that size; see `VLM.count_crop`."""
+        return self.count_tokens(_size_of(frame))
+
+    def encode_crop(self, image: NDArray[np.uint8], frame: Box, image_size: tuple[int, int]) -> VisualTokens:
+        """As an image of its own; see `VLM.encode_crop`."""
+        tokens = self.encode(image, (image.shape[0], image.shape[1]))
+        return replace(tokens, grid=tokens.grid.placed(frame, image_size))
+
+    def write(
+        self,
+        tokens: VisualTokens,
+        request: str,
+        *,
+        count: int,
+        temperature: float,
+        seed: int,
+        cancel: Cancel | None = None,
+    ) -> Written:
+        """Texts on a picture; see `VLM.write`."""
+        return write(self, tokens, self.prompt(request), count=count, temperature=temperature, seed=seed, cancel=cancel)
+
+    # ------------------------------------------------------------------ merging
     def encode_merged(
         self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
     ) -> tuple[VisualTokens, Selection]:
@@ -453,6 +507,11 @@ class NativeBackend(ABC):
         if looks and image_size:
             looks.check(self.prospect(image_size), plan.steps[0].budget.tokens(total))
         check_reachable(plan, total, self.architecture.layers)
+
+
+def _size_of(frame: Box) -> tuple[int, int]:
+    """(height, width) of a frame in whole pixels."""
+    return max(1, round(frame[3] - frame[1])), max(1, round(frame[2] - frame[0]))
 
 
 def _weights_digest(checkpoint: Checkpoint) -> str:

@@ -27,6 +27,7 @@ from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.pyramiddrop import PyramidDrop
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.segpruner import SeGPruner
+from compression.strategies.sparc import SPARC
 from compression.strategies.sparsevlm import SparseVLM
 from compression.strategies.tome import ToMe
 from compression.strategies.trim import TRIM
@@ -36,6 +37,7 @@ from compression.strategies.visiondrop import VisionDrop
 from compression.strategies.visiondrop_stages import VisionDropStages
 from compression.strategies.visionzip import VisionZip
 from compression.strategies.vispruner import VisPruner
+from compression.strategies.zoom import Zoom
 
 CATALOGUE = Registry().register(
     Identity,
@@ -66,6 +68,8 @@ CATALOGUE = Registry().register(
     ApETStage,
     CoViPAL,
     LVLMCSP,
+    SPARC,
+    Zoom,
     ToMe,
     Downsample,
     UniformGrid,

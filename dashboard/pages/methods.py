@@ -100,7 +100,7 @@ def _budget(kind: type[Strategy]) -> str:
     if kind.info.reduces == "nothing":
         return "all tokens"
     return (
-        "asked, or left to its router"
+        {"no limit": "asked, or no limit"}.get(kind.info.without_budget, "asked, or left to its router")
         if kind.info.adaptive
         else "asked; a mean over the layers"
         if kind.info.stage is Stage.DECODER

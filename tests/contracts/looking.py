@@ -130,11 +130,14 @@ def check_a_budget_that_cannot_be_reached_is_refused_before_anything_is_read(com
 
 def check_what_the_model_cannot_do_is_named(compressor: Compressor) -> None:
     """A tower without a needed signal is refused by that name, at any budget that it could reach."""
-    if Signal.ENCODER_BLOCKS not in compressor.info.needs:
-        return
-    sight = ToySight(has_blocks=False)
-    with pytest.raises(MissingSignal, match=Signal.ENCODER_BLOCKS.value):
-        _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+    for signal, sight in (
+        (Signal.ENCODER_BLOCKS, ToySight(has_blocks=False)),
+        (Signal.CROPS, ToySight(has_crops=False)),
+    ):
+        if signal in compressor.info.needs:
+            with pytest.raises(MissingSignal, match=signal.value):
+                _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+            assert sight.encoded == 0
 
 
 def check_visual_tokens_are_refused(compressor: Compressor) -> None:
@@ -155,10 +158,12 @@ def check_the_rest_of_the_plan_finds_the_decision(compressor: Compressor) -> Non
 def check_a_later_step_is_asked_for_no_more_than_there_is(compressor: Compressor) -> None:
     """Its ratio is of the image as the model reads it whole, its count at most what is left."""
     sight, fastv = ToySight(), CATALOGUE.plan("fastv@0.9").steps[0]
-    budget = sight.prospect.total // 2
+    total = sight.prospect.total
+    budget = max(total // 2, _looking(compressor).lowest(sight.prospect))
     looked = _looking(compressor).look(sight, budget, CONTEXT)
     plan = Plan((Step(compressor, Budget(count=budget)), fastv))
-    assert looked.rest(plan, sight.prospect.total).steps[1].budget == Budget(count=len(looked.selection))
+    there = min(round(0.9 * total), len(looked.selection))
+    assert looked.rest(plan, total).steps[1].budget == Budget(count=there)
     few = Plan((Step(compressor, Budget(count=budget)), replace(fastv, budget=Budget(ratio=0.25))))
     assert looked.rest(few, sight.prospect.total).steps[1].budget == Budget(count=15)
 

@@ -14,6 +14,7 @@ import pytest
 from analysis.imagery import describe, write_geotiff
 from analysis.pipeline import open_image
 from compression.grid import TokenGrid
+from compression.sight import Turn
 from dashboard.maps import Page, maps_page, modules
 from dashboard.opened import Opened
 from dashboard.panes import caption, comparison_json, has_map, state_markup
@@ -216,3 +217,15 @@ def test_progress_is_shown_as_far_as_it_is() -> None:
     assert 'value="0.380"' in markup
     assert "Compressing, stage 2 of 4" in markup
     assert has_map(Pane("dualcomp@0.25", state="running"))
+
+
+def test_the_boxes_of_a_zoom_go_to_the_map_without_its_first_which_is_the_whole_image() -> None:
+    run = make_run()
+    turns = (
+        Turn(1, (0.0, 0.0, 256.0, 256.0)),
+        Turn(2, (16.0, 32.0, 48.0, 64.0)),
+        Turn(3, (0.0, 0.0, 8.0, 8.0), is_accepted=False),
+    )
+    facts = pane_facts(Opened.of(replace(run, turns=turns)), None)
+    assert facts["turns"] == [[2, 16.0, 32.0, 48.0, 64.0, True], [3, 0.0, 0.0, 8.0, 8.0, False]]
+    assert pane_facts(Opened.of(run), None)["turns"] == []

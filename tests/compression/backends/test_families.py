@@ -223,7 +223,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
 def test_signals_are_those_that_are_declared(case: Case) -> None:
     signals, count, views = case.tokens.signals, len(case.tokens), len(case.tokens.grid.views)
     inside = {Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION}
-    inside |= {Signal.ENCODER_BLOCKS} & case.vlm.provides  # what the tower can do, not what it says
+    inside |= {Signal.ENCODER_BLOCKS, Signal.CROPS} & case.vlm.provides  # what the model can do, not what it says
     assert set(signals) | inside == case.vlm.provides
     assert (Signal.CLS_ATTENTION in signals) == case.family.has_cls
     for name, values in signals.items():
@@ -344,7 +344,7 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         ours = case.vlm.generate(case.tokens, prompt("a", "b"), plan, probe=Recorder())
         assert np.isfinite(ours.log_probabilities).all(), name
     assert hooks_on(case.vlm) == before
-    assert bool(refused) == (case.vlm.provides != PROVIDES)
+    assert bool(refused) == (case.vlm.provides != PROVIDES | {Signal.CROPS})
 
 
 class Asked:

@@ -235,6 +235,7 @@ def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
         Signal.LAYER_STATE,
         Signal.TEACHER_ATTENTION,
         Signal.ENCODER_BLOCKS,
+        Signal.CROPS,
     }
     assert told == tiny_vlm.provides
     assert len(photo_tokens) == len(photo_tokens.features) == tiny_vlm.count_tokens((320, 320))
