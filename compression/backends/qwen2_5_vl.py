@@ -10,6 +10,8 @@ What this backend changes of `TiledBackend`:
   last block in which a patch attends to the whole image, summed over a token's patches so that it is still a share;
   the other blocks attend within windows (112 pixels in the released checkpoints). `KEYS` are of that block, before
   rotary positions, the mean of the patches'. There is no [CLS];
+* a prompt may hold several pictures, and boxes are written in pixels of what the tower reads (Qwen2.5-VL, arXiv
+  2502.13923, section 2.1);
 * position ids have three axes (`Axes`): they are those of the whole grid, of which the kept tokens keep theirs, as the
   selection's diagnostics say (`positions`).
 """
@@ -45,8 +47,9 @@ from compression.errors import InvalidGrid, ModelUnavailable
 from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
-PROVIDES = INSIDE | {Signal.FEATURES, Signal.PROJECTED, Signal.RECEIVED_ATTENTION, Signal.KEYS}
+PROVIDES = INSIDE | {Signal.FEATURES, Signal.PROJECTED, Signal.RECEIVED_ATTENTION, Signal.KEYS, Signal.CROPS}
 LONGEST = 200
 """Longer edge of an image over its shorter one at most; the library's constant."""
 
@@ -60,6 +63,7 @@ class Qwen25VLBackend(TiledBackend):
     processor_class: ClassVar[Any] = Qwen2VLImageProcessorPil
     has_cls = False
     entering_positions = "original"
+    coordinates = Coordinates.PIXELS
 
     def __init__(
         self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
@@ -132,6 +136,12 @@ class Qwen25VLBackend(TiledBackend):
     def encode_reduced(self, image: NDArray[np.uint8]) -> VisualTokens:
         """Visual tokens of an image that is not enlarged, but to whole tokens."""
         return self._looked(image, self.grid((image.shape[0], image.shape[1]), least=1))
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """As any smaller copy; boxes on it are in pixels of what the tower reads."""
+        tokens = super().encode_overview(image)
+        view = tokens.grid.views[0]
+        return replace(tokens, grid=replace(tokens.grid, read_size=(view.rows * self.side, view.cols * self.side)))
 
     def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
         """Those of the image before the merger."""

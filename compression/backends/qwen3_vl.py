@@ -3,6 +3,7 @@
 What this backend changes of `Qwen25VLBackend`:
 
 * a patch attends to the whole image in every block: the signals are those of the last one. Tokens are 32 pixels wide;
+* boxes are written in thousandths of the picture's edges (Qwen3-VL, arXiv 2511.21631);
 * mergers behind further blocks of the tower make the deep-stack planes, which the first layers of the language model
   add to the visual tokens behind them (`DEEPSTACK`). They are cut and merged with the tokens by the same selection: a
   merged token's plane is the weighted sum of those of its sources. The planes travel beside the projected features (the
@@ -30,6 +31,7 @@ from compression.backends.qwen2_5_vl import PROVIDES, Qwen25VLBackend
 from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 
 class Qwen3VLBackend(Qwen25VLBackend):
@@ -37,6 +39,7 @@ class Qwen3VLBackend(Qwen25VLBackend):
 
     family = "qwen3_vl"
     provides = PROVIDES | {Signal.DEEPSTACK}
+    coordinates = Coordinates.THOUSAND
     model_class: ClassVar[Any] = Qwen3VLForConditionalGeneration
 
     def with_blocks(self, architecture: Architecture) -> Architecture:

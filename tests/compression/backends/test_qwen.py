@@ -24,8 +24,9 @@ from compression.grid import TokenGrid, View
 from compression.selection import Fate, Selection
 from compression.strategies import CATALOGUE
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.lens import joined
 from tests.compression.backends.families import FAMILIES, Family, Size, ids_of_axes
-from tests.compression.backends.test_families import TEXT, WORDS, Case, gradient, prompt, said_logs
+from tests.compression.backends.test_families import QUESTION, TEXT, WORDS, Case, gradient, prompt, said_logs
 from tests.compression.backends.test_inside import RETURNING, WHOLE
 from tests.compression.backends.test_llava import hooks_on
 
@@ -584,6 +585,26 @@ def test_tokens_of_two_pictures_leave_as_if_they_were_masked(qwen: Case, strateg
         assert told == pytest.approx(said, abs=3e-5)
     replayed = qwen.vlm.ask(given, [prompt(*choices), prompt("a", "b")])
     np.testing.assert_allclose(replayed[0][0], ours.log_probabilities, atol=3e-5)
+
+
+@torch.no_grad()
+def test_a_text_that_is_written_is_what_the_stock_model_generates(qwen: Case) -> None:
+    written = qwen.vlm.write(qwen.tokens, QUESTION, count=2, temperature=0.0, seed=0)
+    asked = qwen.vlm.prompt(QUESTION)
+    ids, _ = qwen.vlm.lay_out(asked, [np.arange(len(qwen.tokens))], qwen.tokens.grid)
+    made = qwen.stock.generate(**qwen.inputs(ids), max_new_tokens=256, do_sample=False)[0, ids.shape[1] :]
+    assert written.texts == (qwen.vlm.tokenizer.decode(made, skip_special_tokens=True).strip(),) * 2
+    assert written.texts[0]
+
+
+def test_an_overview_and_a_crop_stand_beside_each_other(qwen: Case) -> None:
+    overview = qwen.vlm.encode_overview(gradient((40, 70)))
+    assert overview.grid.shown_size == (32, 64)  # what the tower reads, of which boxes are written
+    crop = qwen.vlm.encode_crop(gradient((50, 60)), (10.0, 5.0, 40.0, 30.0), (40, 70))
+    both = joined([overview, crop])
+    assert len(both) == len(overview) + len(crop)
+    said = qwen.vlm.generate(both, prompt("a", "b"), CATALOGUE.plan("identity"))
+    assert np.isfinite(said.log_probabilities).all()
 
 
 # ---------------------------------------------------------------------- asking
