@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from compression.budget import checked_layer
 from compression.compressor import Context, Parameter, Strategy
 from compression.errors import InvalidBudget, InvalidParameter, MissingSignal
-from compression.layer import LayerState
+from compression.layer import Heads, LayerState
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -116,6 +118,16 @@ class DecoderStrategy(Strategy):
 
     def teacher_layer(self, layers: int) -> int | None:
         """The layer whose attention in a full first pass it asks for (`Context.teacher`), or None for no such pass."""
+        return None
+
+    def cached(self, heads: Heads, visual: Tensor, keep: int) -> Tensor | None:
+        """Visual tokens that one layer's cache keeps for decoding: int64 [kv heads, kept] ascending, or None for all.
+
+        Args:
+            heads: Queries and keys of the layer, of the whole prompt.
+            visual: int64 [tokens], positions of the visual tokens there.
+            keep: What the strategy's last act leaves of them.
+        """
         return None
 
     def schedule(self, total: int, average: int, layers: int, others: Sequence[Act] = ()) -> tuple[Act, ...]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
+from compression.backends.caching import hiding
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
 from compression.backends.inside import Inside
@@ -60,7 +61,7 @@ def give(family: Asked, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, see
         entering, features = compress_before(family, tokens, plan, context_of(family, prompt, seed))
         return Given(tokens.grid, plan, entering, features, {})
     made = prefill(family, tokens, prompt, plan, seed=seed)
-    return Given(tokens.grid, plan, made.entering, made.features, made.acts)
+    return Given(tokens.grid, plan, made.entering, made.features, made.acts, made.cached)
 
 
 @torch.no_grad()
@@ -170,6 +171,7 @@ class _Packed:
     words: Tensor  # int64, positions of the question's words
     options: Tensor  # int64, positions of the listed answers
     reads: list[tuple[int, int, int, int]] = field(default_factory=list)  # prompt, choice, place from the end, token
+    later: list[int] = field(default_factory=list)  # places from the end that decoding steps would process
 
     @classmethod
     def of(cls, asked: Sequence[_Asked], device: str) -> _Packed:
@@ -179,6 +181,7 @@ class _Packed:
         words: list[int] = []
         options: list[int] = []
         reads: list[tuple[int, int, int, int]] = []
+        later: list[int] = []
         number = 0
         for prompt, one in enumerate(asked):
             for branch in one.branches:
@@ -188,6 +191,7 @@ class _Packed:
                 for places, found in ((one.layout.question, words), (one.layout.options, options)):
                     found += [int(place) + (moved if place >= len(prefix) else 0) for place in places]
                 reads += [(prompt, choice, start + place, token) for place, token, choice in branch.reads]
+                later += range(start + len(one.branches[0].ids), start + len(branch.ids))
                 ids += branch.ids
                 segment += [number] * len(branch.ids)
                 positions += range(len(prefix), len(prefix) + len(branch.ids))
@@ -203,6 +207,7 @@ class _Packed:
             options=torch.tensor(sorted(set(options)), dtype=torch.int64, device=device),
             # Counted from the end: a step inside the language model shortens the sequence in front of them.
             reads=[(prompt, choice, place - len(ids), token) for prompt, choice, place, token in reads],
+            later=[place - len(ids) for place in later],
         )
 
     def erased(self, *, keeps_options: bool) -> Tensor:
@@ -240,12 +245,20 @@ def _pass(
         family=family,
         frozen=given.acts,
     )
+    later = torch.tensor(packed.later, dtype=torch.int64, device=packed.ids.device)
+
+    def bias_of(layer: int) -> Tensor | None:
+        bias = inside.biases[layer]
+        if layer not in given.cached or not len(later):
+            return bias
+        return hiding(inside.layout, given.cached[layer], inside.layout.length + later, bias)
+
     places = torch.tensor([place for _, _, place, _ in packed.reads], device=packed.ids.device)
     with (
         _replaced(family.word_embeddings, words, intervention.words),
         _heard(family.decoder_layers if layers else [], places) as heard,
         cut_between(family.decoder_layers, inside.before),
-        attention.calibrated(lambda layer: inside.biases[layer]),
+        attention.calibrated(bias_of),
     ):
         output = family.forward(
             packed.ids,

@@ -164,6 +164,7 @@ class Given:
         entering: What entered the language model.
         features: Float [outputs, dim] of what entered.
         acts: Layer -> decision of the step before it.
+        cached: Layer -> visual tokens there that decoding steps may look at, int64 [kv heads, kept]; all where none.
     """
 
     grid: TokenGrid
@@ -171,6 +172,7 @@ class Given:
     entering: Selection
     features: Tensor
     acts: Mapping[int, Selection]
+    cached: Mapping[int, Tensor] = field(default_factory=dict)
 
     def retention(self, layers: int) -> float:
         """Mean share of the visual tokens that the language model's layers processed, 0..1."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import SequenceLayout
+from compression.backends.caching import slots_of
 from compression.backends.hooks import Cut, Entering
 from compression.backends.planning import Planned
 from compression.backends.sequence import rearranged
@@ -87,6 +88,8 @@ class Inside:
     tokens_per_layer: list[int] = field(default_factory=list)
     sequence_per_layer: list[int] = field(default_factory=list)
     biases: list[Tensor | None] = field(default_factory=list)  # by layer: what is added to the logits of each key
+    cached: dict[int, Tensor] = field(default_factory=dict)  # by layer: visual tokens in its cache, [kv heads, kept]
+    slots: dict[int, Tensor] = field(default_factory=dict)  # by layer: positions in its cache, [kv heads, kept]
     moved: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
     _selection: Selection = field(init=False)  # over the outputs that entered
     _sizes: NDArray[np.float64] = field(init=False)  # what each visual token counts as
@@ -112,18 +115,33 @@ class Inside:
             conventions.insert(0, self.entering.diagnostics["positions"])
         decisions = [self.entering, *self.acts.values()]
         attended = {decision.diagnostics.get("attention", "plain") for decision in decisions}
-        told = {
+        told: dict[str, Any] = {
             "acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())],
             "positions": "+".join(dict.fromkeys(conventions)),
             "attention": "proportional" if "proportional" in attended else "plain",
         }
+        if self.cached:
+            present = enumerate(self.tokens_per_layer)
+            told["cached"] = [self.cached[at].shape[1] if at in self.cached else every for at, every in present]
         made = self.entering.then(self._selection)
         return replace(made, diagnostics={**made.diagnostics, **told})
 
     def hear(self, layer: int, heads: Heads) -> None:
-        """Remember a layer's queries and keys where the act behind it needs them; called within every layer."""
+        """Remember a layer's queries and keys where the act behind it needs them; called within every layer.
+
+        Here each layer's cache is decided upon too, where a strategy compresses it.
+        """
         if layer + 1 in self.steps:
             self._heads[layer] = heads
+        last = {planned.strategy: planned.act.keep for _, planned in sorted(self.steps.items())}
+        began = time.perf_counter()
+        for strategy, keep in last.items():
+            if keep == len(self.entering):
+                continue
+            kept = strategy.cached(heads, torch.from_numpy(self.layout.visual).to(heads.key.device), keep)
+            if kept is not None:
+                self.cached[layer], self.slots[layer] = kept, slots_of(self.layout, kept)
+        self.seconds += time.perf_counter() - began
 
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
@@ -148,8 +166,16 @@ class Inside:
 
     def shifts_in_decoding(self) -> tuple[int, ...]:
         """By layer: what decoding steps subtract from the position that follows from the length of layer 0's cache."""
-        lacking = self._start.layout.length - self.sequence_per_layer[0]
+        held = self.slots[0].shape[1] if 0 in self.slots else self.sequence_per_layer[0]
+        lacking = self._start.layout.length - held
         return tuple(moved - lacking for moved in self.moved)
+
+    def biases_in_decoding(self) -> tuple[Tensor | None, ...]:
+        """By layer: what is added to the logits of each key that its cache keeps."""
+        return tuple(
+            bias if bias is None or layer not in self.slots else bias[self.slots[layer]]
+            for layer, bias in enumerate(self.biases)
+        )
 
     def _return(self, layer: int, coming: Entering) -> tuple[Cut, int]:
         """All that entered is there again: what was left out as it entered, the rest as it comes."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
+from compression.backends.caching import cut_cache
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
 from compression.backends.inside import Inside, entering_sizes, received
 from compression.backends.planning import acts_of, guidance_layers
@@ -79,7 +80,8 @@ class Pass:
         features: Float [outputs, dim] of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
         shifts: For each layer, what decoding steps subtract from the library's position; see `moved_up`.
-        biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
+        biases: For each layer, what is added to the logits of each key of its cache; see `compression.calibration`.
+        cached: Layer -> visual tokens there that its cache keeps, int64 [kv heads, kept]; all where none.
     """
 
     logits: Tensor
@@ -92,6 +94,7 @@ class Pass:
     sequence_per_layer: tuple[int, ...]
     shifts: tuple[int, ...]
     biases: tuple[Tensor | None, ...]
+    cached: Mapping[int, Tensor]
     compress_seconds: float
     prefill_seconds: float
 
@@ -165,6 +168,7 @@ def prefill(
     ):
         output = family.forward(ids, features, blocks, use_cache=True, logits_to_keep=1)
         logits = output.logits[0, -1].float()
+        cut_cache(output.past_key_values, inside.slots)
         synchronise(family.device)
     end = time.perf_counter()
     return Pass(
@@ -177,7 +181,8 @@ def prefill(
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
         shifts=inside.shifts_in_decoding(),
-        biases=tuple(inside.biases),
+        biases=inside.biases_in_decoding(),
+        cached=inside.cached,
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
     )

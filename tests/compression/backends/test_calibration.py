@@ -24,7 +24,7 @@ PLANS = (
     "apet_stage:positions=original,attention=proportional@12",
     "visiondrop_stages:attention=proportional@12",
     "sparsevlm:attention=proportional@12",
-    "average_pool:attention=proportional@9+fastkv@7",
+    "average_pool:attention=proportional@9+fastkv:cache=whole@7",
     "average_pool:attention=proportional@9+visiondrop_stages:mask=none,attention=proportional@6",
     "average_pool:attention=proportional@9+visiondrop_stages:positions=original@6",  # sizes stay with the anchors
     "visionzip@12+visiondrop_stages:attention=proportional@8",

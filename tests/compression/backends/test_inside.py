@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from tests.compression.backends.test_llava import hooks_on, stock_inputs
 QUESTION = "where is the red ship"
 INSIDE = tuple(kind.info.name for kind in CATALOGUE if issubclass(kind, DecoderStrategy))
 RETURNING = {"lvlm_csp"}  # tokens return: see test_returning.py
+WHOLE = {"fastkv": "cache=whole"}  # what decoding no longer sees: see test_caching.py
 CASES = tuple(
-    f"{name}:positions={positions}@{budget}"
+    f"{name}:{','.join(filter(None, [f'positions={positions}', WHOLE.get(name)]))}@{budget}"
     for name in INSIDE
     if name not in RETURNING
     for positions in ("original", "renumbered")
@@ -51,6 +53,8 @@ def masked(
     renumbered: bool | frozenset[int],
     sizes: dict[int, float] | None = None,
     growing: frozenset[int] = frozenset(),
+    cached: Mapping[int, Tensor] | None = None,
+    asked: int = 0,
 ) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers.
 
@@ -58,6 +62,7 @@ def masked(
     Order in the sequence is a number for each position: an output that moved behind others gets a later one. Acts
     that renumber, all or those before the layers named, count anew what is left. A key counts as often as its size
     says: its logits are raised by the logarithm. An act before a layer in `growing` sums the sizes of what it merges.
+    Positions from `asked` on are decoded: in a layer of `cached` each key head shows them the tokens named there alone.
     """
     sizes = sizes or {}
     language = stock.model.language_model
@@ -103,9 +108,16 @@ def masked(
                 if alive[column] and order[column] <= order[row]:
                     mask[row, column] = math.log(sizes.get(column, 1.0))
             mask[row, row] = math.log(sizes.get(row, 1.0))  # rows that nobody reads must not be empty
+        masks = mask[None].repeat(language.config.num_attention_heads, 1, 1)
+        for head in range(len(masks) if cached and index in cached else 0):
+            kept = cached[index][head * len(cached[index]) // len(masks)].tolist()
+            for row in range(asked, length):
+                for at, position in enumerate(present):
+                    if at not in kept:
+                        masks[head, row, position] = float("-inf")
         positions = torch.tensor([where])
         rotary = language.rotary_emb(hidden, positions)
-        hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=positions)
+        hidden = block(hidden, attention_mask=masks[None], position_embeddings=rotary, position_ids=positions)
     return stock.lm_head(language.norm(hidden))[0]
 
 
@@ -146,8 +158,9 @@ def test_the_recorded_counts_are_those_of_the_schedule(tiny_vlm, photo_tokens, n
     strategy = CATALOGUE.build(name)
     assert isinstance(strategy, DecoderStrategy)
     lowest = strategy.lowest(16, 4)
+    text = f"{name}:{WHOLE[name]}" if name in WHOLE else name
     for budget in range(lowest, 17):
-        ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), CATALOGUE.plan(f"{name}@{budget}"))
+        ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), CATALOGUE.plan(f"{text}@{budget}"))
         assert ours.tokens_per_layer == tokens_per_layer(strategy.schedule(16, budget, 4), 16, 4)
         assert budget - 1 < np.mean(ours.tokens_per_layer) <= budget
         assert len(ours.selection) == ours.tokens_per_layer[-1]

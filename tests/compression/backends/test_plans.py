@@ -21,8 +21,8 @@ PLANS = (
     "visiondrop@12+visiondrop_stages@8",  # the method as published, both conventions renumber
     "visionzip@0.5+fastv:positions=original@0.375",
     "dualcomp+fastv:layer=1,positions=renumbered@3",  # the first step chooses how many tokens enter
-    "identity@1.0+fastkv@12",
-    "divprune@12+fastv:layer=1@9+fastkv:layer=3@8",
+    "identity@1.0+fastkv:cache=whole@12",
+    "divprune@12+fastv:layer=1@9+fastkv:layer=3,cache=whole@8",
     "fastv:layer=2@12+pyramiddrop:stages=1/3@7",  # the second step acts on both sides of the first
     "fastv:layer=1@12+apet_stage:layer=2@10",  # gaps of the first are closed by the second
     "apet_stage:layer=1,positions=original@13+visiondrop_stages:stages=2/3@11",  # another order, then closed
