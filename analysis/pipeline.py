@@ -327,7 +327,7 @@ def compare(
             )
         except Cancelled as error:
             yield Outcome(str(plan), None, "cancelled", str(error))
-        except (InvalidBudget, MissingSignal) as error:
+        except (InvalidBudget, InvalidStrategyText, MissingSignal) as error:
             yield Outcome(str(plan), None, "refused", str(error), lowest=getattr(error, "lowest", None))
         except (CompressionError, AnalysisError) as error:
             yield Outcome(str(plan), None, "answer", str(error))

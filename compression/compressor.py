@@ -394,15 +394,21 @@ class Step:
         return self.compressor.info.stage
 
 
+def _labels(info: StrategyInfo, company: bool) -> list[str]:
+    return [label for label in info.labels if not (company and label in info.alone)]
+
+
 def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
     """What several steps of one plan declare together; a single one stays as it is.
 
-    Names and titles are joined by "+". Labels and deviations are those of every step, without labels that hold for a
-    step `alone` only; the score is that of the first step that has one, whose scores a run keeps. The version is the
-    sum: it rises when any step's does. Stage and adaptiveness are those of the last step, and no parameters are left.
+    Names and titles are joined by "+". Labels and deviations are those of every step; labels that hold for a step
+    `alone` are left out where another one reduces tokens too. The score is that of the first step that has one, whose
+    scores a run keeps. The version is the sum: it rises when any step's does. Stage and adaptiveness are those of the
+    last step, and no parameters are left.
     """
     if len(infos) == 1:
         return infos[0]
+    company = sum(info.reduces != "nothing" for info in infos) > 1
     words = {word for info in infos for word in info.reduces.split(" and ")} - {"nothing"}
     reduces = " and ".join(sorted(words, reverse=True)) or "nothing"
     return replace(
@@ -419,7 +425,7 @@ def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
         ignores_image=all(info.ignores_image for info in infos),
         score=next((info.score for info in infos if info.score), ""),
         parameters=(),
-        labels=tuple(dict.fromkeys(label for info in infos for label in info.labels if label not in info.alone)),
+        labels=tuple(dict.fromkeys(label for info in infos for label in _labels(info, company))),
         alone=(),
         deviations=tuple(dict.fromkeys(text for info in infos for text in info.deviations)),
         version=sum(info.version for info in infos),

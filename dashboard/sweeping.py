@@ -17,7 +17,7 @@ from analysis.run import ImageRef
 from compression.backends import load_model
 from compression.backends.base import VLM
 from compression.compressor import Plan
-from compression.errors import CompressionError, InvalidBudget, InvalidParameter, MissingSignal
+from compression.errors import CompressionError, InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from compression.sight import looking
 from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.errors import InvalidSweep
@@ -134,7 +134,7 @@ def _refusal(vlm: VLM, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
         vlm.check(plan, vlm.count_tokens(size), size)
     except InvalidBudget as error:
         return {"state": "unreachable", "reason": str(error), "lowest": error.lowest}
-    except (InvalidParameter, MissingSignal) as error:
+    except (InvalidParameter, InvalidStrategyText, MissingSignal) as error:
         return {"state": "refused", "reason": str(error)}
     return {}
 

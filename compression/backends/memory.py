@@ -83,14 +83,16 @@ def kv_cache_bytes(config: Config, positions: int, width: int) -> int:
 def activation_bytes(config: Config, positions: int, patches: int, width: int) -> int:
     """Estimate what a pass holds at its widest, at `width` bytes a number: in the language model or in the tower.
 
-    In a layer's MLP each position has the residual, its norm, and the gate, the other half and their product (two of
-    width d, three of width m). In the tower each patch has two of each, and what the backend keeps for the signals:
+    In a layer's MLP each position has the residual, its norm, and the gate, the other half and their product; the
+    embeddings, the features and their packed copy stay through the pass: five of width d, three of width m. In the
+    tower each patch has the residual, its norm and both halves of the MLP, and what the backend keeps for the signals:
     the states of all layers where the features are those of a layer before the last, and the queries and keys that it
-    listens to. Attention is fused and holds no square. Left out: what an allocator keeps in reserve, and the logits
-    of one position.
+    listens to. Attention is fused and holds no square. Left out: the rows of attention that a strategy asks for, what
+    an allocator keeps in reserve, and the logits of one position. On a LLaVA of eight layers of width 1,024 with 4 and
+    24 layers in the tower, the most that was allocated was 8 to 29 % above this.
     """
     text, vision = config["text_config"], config["vision_config"]
-    language = positions * (2 * text["hidden_size"] + 3 * text["intermediate_size"])
+    language = positions * (5 * text["hidden_size"] + 3 * text["intermediate_size"])
     states, heard = 0, 2
     if config["model_type"] in KEEPS_STATES:
         states, heard = vision["num_hidden_layers"] + 1, 6

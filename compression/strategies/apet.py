@@ -32,9 +32,10 @@ class ApET(Strategy):
     next are slots: in ascending order they are filled with the basis tokens in the order in which those were found.
     Outputs are read in the order of their places; a slot's own feature is lost, and its output is anchored where the
     basis token came from. Budget = tokens changes nothing.
-    Differs from the paper: this is the stage of the encoder; the paper reduces once more inside the language model.
-    The random start comes from the run's seed. At most K - 1 slots are filled, so that a small budget keeps a token of
-    large error, and the basis has fewer tokens than a feature has numbers. Ties break by token index.
+    Differs from the paper: this is the stage of the encoder; the paper reduces once more inside the language model,
+    and the released setting is the plan apet@96+apet_stage@64. The random start comes from the run's seed. At most
+    K - 1 slots are filled, so that a small budget keeps a token of large error, and the basis has fewer tokens than a
+    feature has numbers. Ties break by token index.
     Source: ApET, CVPR 2026, arXiv 2602.19870, and its released code.
 
     Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds, density peaks 2*N*N*D more, and no N x N matrix.
@@ -90,7 +91,7 @@ class ApET(Strategy):
         ),
         labels=("encoder stage only: no reduction inside the language model",),
         deviations=(
-            "The stage inside the language model is left out; the budget is met after the encoder.",
+            "The stage inside the language model is another strategy; the budget is met after the encoder.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",
             "Chosen basis tokens are masked, so duplicates are not chosen twice.",
             "Density peaks count as many neighbours as there are basis tokens; that number is a reconstruction.",

@@ -121,6 +121,12 @@ def test_a_plan_out_of_reach_is_refused_with_the_lowest_budget_of_its_last_step(
     assert (outcome.stage, outcome.lowest) == ("refused", 65)  # (3 * 128 + 3 * 1) / 6 = 64.5 in six layers
 
 
+def test_a_plan_whose_steps_clash_is_refused_and_not_failed(embedded, inquiry):
+    [outcome] = compare(inquiry, [CATALOGUE.plan("fastv:layer=3@0.8+fastkv@0.7")], embedded, repeats=1)
+    assert outcome.stage == "refused"
+    assert "two steps act before layer 3" in outcome.reason
+
+
 def test_fewer_tokens_cost_less(embedded, inquiry):
     full, quarter = (
         execute(inquiry, CATALOGUE.plan(text), embedded, repeats=1) for text in ("identity", "uniform_grid@0.25")

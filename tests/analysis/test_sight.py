@@ -126,3 +126,21 @@ def test_evidence_is_found_on_a_grid_of_its_own(vlm, picture):
     run = execute(inquiry, CATALOGUE.plan("downsample@0.25"), vlm, repeats=1)
     assert run.evidence_recall == 1.0
     assert np.isfinite(run.recording.answer.astype(float)).all()
+
+
+@pytest.mark.parametrize(("first", "encoded"), [("downsample@0.25", 256), ("tome@0.25", 1024)])
+def test_a_step_inside_the_language_model_may_follow_a_look(vlm, picture, first, encoded):
+    inquiry = Inquiry(picture, open_image(picture), "How many ships are there?")
+    run = execute(inquiry, CATALOGUE.plan(f"{first}+fastv@0.15"), vlm, repeats=1)
+    assert (run.tokens_total, run.tokens_encoded, run.tokens_requested) == (1024, encoded, 154)
+    assert run.tokens_per_layer[0] == 256
+    assert 153 < run.tokens_realised <= 154
+    assert run.retention_ratio == pytest.approx(np.mean(run.tokens_per_layer) / 1024)
+    assert run.cost.compress is not None
+
+
+def test_a_step_that_cannot_be_reached_behind_a_look_is_refused_before_anything_is_read(vlm, picture):
+    inquiry = Inquiry(picture, open_image(picture), "How many ships are there?")
+    [outcome] = compare(inquiry, [CATALOGUE.plan("downsample@0.25+fastv@10")], vlm, repeats=1)
+    assert outcome.stage == "refused"
+    assert outcome.lowest == 44

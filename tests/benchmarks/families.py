@@ -8,9 +8,9 @@ device itself, in bfloat16 there. Two tables:
 
 - the prefill at a share of the tokens (`uniform_grid`, which costs nothing), as a ratio to all of them in the same
   round, beside the ratio of `analysis.cost.prefill_flops`;
-- every strategy that the model's signals allow, at a quarter of the tokens: its seconds, the prefill's, and its share
-  of both. What a strategy inside the language model does between the layers counts as its own, and so does a first
-  pass that it asks for.
+- every strategy that works on encoded tokens and whose signals the model has, at a quarter of the tokens or the lowest
+  that it can reach: its seconds, the prefill's, and its share of both. What a strategy inside the language model does
+  between the layers counts as its own, and so does a first pass that it asks for.
 
 Wall time, because a GPU has no other. Rounds go through all plans in turn, each from another place, so that what else
 runs on the machine slows all of them; medians and the range are printed.
@@ -43,6 +43,7 @@ from compression.backends.llava import LlavaBackend
 from compression.backends.prefill import Pass, prefill
 from compression.compressor import Plan, Stage
 from compression.errors import InvalidBudget
+from compression.sight import LOOKS
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 from tests.compression.backends.conftest import WORDS, tiny_tokenizer
@@ -104,28 +105,29 @@ def random_llava(folder: Path, size: str, device: str) -> RandomLlava:
     return RandomLlava(folder, device=device, dtype="float32" if device == "cpu" else "bfloat16")
 
 
-def in_turn(
-    vlm: RandomLlava, tokens: VisualTokens, plans: Sequence[Plan], rounds: int
-) -> tuple[list[Plan], list[list[Pass]]]:
-    """The plans that can run, and the passes of each, one a round, after one that does not count."""
+def reachable(vlm: RandomLlava, text: str, total: int) -> Plan:
+    """A strategy at a quarter of the tokens, or at the least that it can leave."""
+    plan = CATALOGUE.plan(f"{text}@{SHARE}")
+    try:
+        vlm.check(plan, total)
+    except InvalidBudget as error:
+        plan = CATALOGUE.plan(f"{text}@{error.lowest}")
+    return plan
+
+
+def in_turn(vlm: RandomLlava, tokens: VisualTokens, plans: Sequence[Plan], rounds: int) -> list[list[Pass]]:
+    """The passes of each plan, one a round, after one that does not count."""
     prompt = Prompt(QUESTION, (), f"USER: <image> {QUESTION} ASSISTANT:")
-    can = []
     for plan in plans:
-        try:
-            vlm.check(plan, len(tokens))
-        except InvalidBudget as error:
-            print(f"left out: {plan.info.name}, {error}")
-            continue
         prefill(vlm, tokens, prompt, plan)
-        can.append(plan)
-    passes: list[list[Pass]] = [[] for _ in can]
+    passes: list[list[Pass]] = [[] for _ in plans]
     for number in range(rounds):
-        for at in range(len(can)):
-            turn = (at + number * len(can) // rounds) % len(can)
-            made = prefill(vlm, tokens, prompt, can[turn])
+        for at in range(len(plans)):
+            turn = (at + number * len(plans) // rounds) % len(plans)
+            made = prefill(vlm, tokens, prompt, plans[turn])
             made.cache = None  # or the rounds would hold gigabytes
             passes[turn].append(made)
-    return can, passes
+    return passes
 
 
 def spread(values: Sequence[float], digits: int = 2, factor: float = 1.0) -> str:
@@ -137,7 +139,7 @@ def spread(values: Sequence[float], digits: int = 2, factor: float = 1.0) -> str
 def by_retention(vlm: RandomLlava, tokens: VisualTokens, rounds: int) -> None:
     """Print the prefill at each share of the tokens beside what the FLOPs say."""
     plans = [CATALOGUE.plan("identity" if share == 1.0 else f"uniform_grid@{share}") for share in RETENTION]
-    _, passes = in_turn(vlm, tokens, plans, rounds)
+    passes = in_turn(vlm, tokens, plans, rounds)
     flops = [prefill_flops(vlm.architecture, made[-1].sequence_per_layer) for made in passes]
     print("\n| retention | visual tokens | positions | GFLOPs | prefill, ms | ratio | ratio by FLOPs | GFLOP/s |")
     print("|---|---|---|---|---|---|---|---|")
@@ -154,18 +156,20 @@ def by_retention(vlm: RandomLlava, tokens: VisualTokens, rounds: int) -> None:
 
 def by_strategy(vlm: RandomLlava, tokens: VisualTokens, names: Sequence[str], rounds: int) -> None:
     """Print what each strategy takes of the prefill that it shortens."""
+    looking = [name for name in names if CATALOGUE.build(name).info.stage in LOOKS]
+    missing = [name for name in names if name not in looking and CATALOGUE.build(name).info.needs - vlm.provides]
+    for left_out, why in ((looking, "encode the image anew"), (missing, "the model lacks a signal")):
+        if left_out:
+            print(f"\nleft out, {why}: {', '.join(left_out)}")
     plans = [CATALOGUE.plan("identity")]
-    plans += [CATALOGUE.plan(f"{name}@{SHARE}") for name in names if name != "identity"]
-    missing = [plan.info.name for plan in plans if plan.needs - vlm.provides]
-    if missing:
-        print(f"\nleft out, for want of a signal: {', '.join(missing)}")
-    can, passes = in_turn(vlm, tokens, [plan for plan in plans if not plan.needs - vlm.provides], rounds)
+    plans += [reachable(vlm, name, len(tokens)) for name in names if name not in ("identity", *looking, *missing)]
+    passes = in_turn(vlm, tokens, plans, rounds)
     print(
         "\n| strategy | acts | tokens, mean | compress, ms | prefill, ms | share of both, % | both / no compression | "
         "prefill by FLOPs |\n|---|---|---|---|---|---|---|---|"
     )
     whole = prefill_flops(vlm.architecture, passes[0][-1].sequence_per_layer)
-    for plan, made in zip(can, passes, strict=True):
+    for plan, made in zip(plans, passes, strict=True):
         both = [one.compress_seconds + one.prefill_seconds for one in made]
         shares = [one.compress_seconds / total for one, total in zip(made, both, strict=True)]
         against = [

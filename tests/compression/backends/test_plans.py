@@ -86,6 +86,18 @@ def test_the_counts_of_a_plan_by_hand():
     assert acts == {2: 194, 16: 82}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "entering", "left"),
+    [
+        ("visiondrop@48+visiondrop_stages@32", 48, {8: 35, 16: 26, 24: 19}),
+        ("apet@96+apet_stage@64", 96, {16: 32}),
+    ],
+)
+def test_published_methods_of_two_stages_leave_what_their_code_leaves(strategy, entering, left):
+    acts = acts_of(CATALOGUE.plan(strategy), 576, entering, 32)
+    assert {layer: one.act.keep for layer, one in acts.items()} == left
+
+
 @pytest.mark.parametrize("first", ["visionzip@0.5", "fastv:layer=1@0.5"])
 @pytest.mark.parametrize("second", ["pyramiddrop:stages=9/17/25", "visiondrop_stages", "fastkv", "sparsevlm"])
 @pytest.mark.parametrize("layers", [28, 32])
