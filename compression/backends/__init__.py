@@ -21,7 +21,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
         ModelUnavailable: it cannot be loaded here.
     """
     # Here, so that names can be listed without a second of imports.
-    from transformers import AutoConfig
+    from transformers import PreTrainedConfig
 
     from compression.backends.embedded.backend import EmbeddedBackend
     from compression.backends.hub import ADVICE, Checkpoint
@@ -35,12 +35,11 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
         return EmbeddedBackend(device=device, dtype=dtype)
     checkpoint = Checkpoint.of(name)
     try:
-        kind = AutoConfig.from_pretrained(
-            checkpoint.source, revision=checkpoint.commit, trust_remote_code=False
-        ).model_type
+        told, _ = PreTrainedConfig.get_config_dict(checkpoint.source, revision=checkpoint.commit)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnavailable(f"the model {name!r} cannot be loaded: {reason}; {ADVICE}") from error
+    kind = told.get("model_type")
     backends = (
         LlavaBackend,
         LlavaNextBackend,
@@ -50,9 +49,15 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
         SmolVLMBackend,
     )
     families = {backend.family: backend for backend in backends}
-    if kind not in families:
-        raise UnknownModel(
-            f"the model {name!r} is of the family {kind!r}; supported: {', '.join(families)}; choose a checkpoint of "
-            "one of them"
+    supported = f"supported: {', '.join(families)}; choose a checkpoint of one of them"
+    if kind not in families and "auto_map" in told:
+        raise ModelUnavailable(
+            f"the model {name!r} cannot be loaded: it wants code of its own to be run, which is never done; {supported}"
         )
+    if kind is None:
+        raise UnknownModel(
+            f"the model {name!r} does not say its family: it has no config.json with a model_type; {supported}"
+        )
+    if kind not in families:
+        raise UnknownModel(f"the model {name!r} is of the family {kind!r}; {supported}")
     return families[kind](checkpoint, name=name, device=device, dtype=dtype)

@@ -460,14 +460,22 @@ def test_a_checkpoint_that_wants_remote_code_is_refused(tmp_path) -> None:
     told = '{"model_type": "other", "auto_map": {"AutoConfig": "code.OtherConfig"}, "architectures": ["Other"]}'
     (tmp_path / "config.json").write_text(told)
     (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')")
-    with pytest.raises(ModelUnavailable, match="cannot be loaded") as refused:
+    with pytest.raises(ModelUnavailable, match="cannot be loaded: it wants code of its own to be run") as refused:
         load_model(str(tmp_path))
     assert str(refused.value).count("\n") == 0
 
 
-def test_an_unknown_family_is_told_which_are_known(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UnknownModel) as refused:
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ('{"model_type": "bert"}', "of the family 'bert'"),
+        ('{"model_type": "nobody-knows"}', "of the family 'nobody-knows'"),
+        ("{}", "no config.json with a model_type"),
+    ],
+)
+def test_an_unknown_family_is_told_which_are_known(tmp_path, config, said) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UnknownModel, match=said) as refused:
         load_model(str(tmp_path))
     assert all(family.name in str(refused.value) for family in FAMILIES)
     assert {family.name for family in FAMILIES} | {"embedded"} == {known.family for known in known_models()}
