@@ -365,17 +365,12 @@ def request_for(inquiry: Inquiry, plan: Plan, vlm: VLM, prompt: Prompt, *, seed:
 
 def _answer(prompt: Prompt, generation: Generation, expected: str | None) -> Answer:
     """Probabilities over the choices, renormalised where they were given, and the mass that the model puts on them."""
-    probabilities = np.exp(np.array(generation.log_probabilities, dtype=np.float64))
-    mass = float(probabilities.sum())
-    if prompt.choices:
-        # From the logarithms: the mass itself may underflow.
-        shifted = np.exp(np.array(generation.log_probabilities) - max(generation.log_probabilities))
-        probabilities = shifted / shifted.sum()
+    probabilities = generation.probabilities(renormalised=bool(prompt.choices))
     return Answer(
         text=generation.text,
         choices=generation.choices,
         probabilities=tuple(float(value) for value in probabilities),
-        choice_mass=min(1.0, mass),
+        choice_mass=min(1.0, float(generation.probabilities(renormalised=False).sum())),
         expected=expected,
     )
 

@@ -153,6 +153,15 @@ class Generation:
     kv_cache_bytes: int
     notices: tuple[str, ...] = ()
 
+    def probabilities(self, *, renormalised: bool) -> NDArray[np.float64]:
+        """Of the choices, in [0, 1]; renormalised over them, or as they are under the whole vocabulary."""
+        logs = np.array(self.log_probabilities, dtype=np.float64)
+        if not renormalised:
+            return np.exp(logs)
+        shifted = np.exp(logs - logs.max())  # from the logarithms: the mass itself may underflow
+        shares: NDArray[np.float64] = shifted / shifted.sum()
+        return shares
+
 
 @dataclass(frozen=True)
 class Given:

@@ -10,8 +10,10 @@ import pytest
 from compression.sight import Turn
 from compression.strategies import CATALOGUE
 from dashboard.facts import facts_of, shown_layer
+from dashboard.report import run_json
 from dashboard.results import PaneView, budget_words, label_words, results
 from dashboard.tables import COLUMNS, Numbered, csv_text, numbers_table, turns_tables
+from storage.views import TURN_COLUMNS
 from tests.factories import make_comparison, make_run
 
 
@@ -175,3 +177,12 @@ def test_the_evidence_of_a_zoom_is_what_it_showed_at_full_resolution() -> None:
 def test_a_zoom_without_a_budget_has_no_limit_and_no_router() -> None:
     view = PaneView("Zoom", "zoom", "waiting", total=256, info=CATALOGUE.get("zoom").info)
     assert budget_words(view) == "no limit"
+
+
+def test_turns_have_the_names_of_the_view_in_json() -> None:
+    first, second, third = run_json(replace(make_run(), turns=TURNS))["turns"]
+    assert tuple(first) == TURN_COLUMNS[1:]
+    assert [second[name] for name in ("left", "top", "right", "bottom")] == [10.4, 20.0, 60.0, 1190.6]
+    assert (first["confidence"], second["tokens_spent"], second["answer_before"]) == (None, 1100, "blue")
+    assert (third["accepted"], third["reason"]) == (False, "<b>too small</b>")
+    assert run_json(make_run())["turns"] == []
