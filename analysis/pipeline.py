@@ -379,7 +379,7 @@ def _said(
     inquiry: Inquiry, plan: Plan, vlm: VLM, prompt: Prompt, encoded: Encoded, generation: Generation
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Labels and notices of a run, without repeats, in a fixed order."""
-    labels = [*plan.info.labels, *vlm.card.labels]
+    labels = [*plan.info.labels, *plan.info.stand_ins(vlm.provides), *vlm.card.labels]
     notices = [*prompt.notices, *encoded.notices]
     router = generation.selection.router
     if router is not None and "rule" in (router.source, router.rho_source):

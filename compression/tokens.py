@@ -153,7 +153,8 @@ class VisualTokens:
     Args:
         features: Float [tokens, dim], finite: the encoder's output before the projector.
         grid: Where the tokens of the whole image lie.
-        index: int64 [tokens] into the grid: all of it at first, the survivors at later stages.
+        index: int64 [tokens] into the grid: all of it at first, the survivors at later stages; inside the language
+            model in the order in which it counts them, -1 for an output without a place.
         signals: What else the encoder can tell; shapes as `SIGNALS` states them.
     """
 

@@ -496,7 +496,7 @@ def _strategies(options: argparse.Namespace) -> int:
                     else "all"
                     if info.reduces == "nothing"
                     else "required",
-                    "needs": ", ".join(sorted(info.needs)) or "nothing",
+                    "needs": "; ".join(info.needs_words(str)) or "nothing",
                     "source": info.paper or "baseline",
                 }
                 for info in infos

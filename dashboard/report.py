@@ -40,6 +40,7 @@ def run_json(run: Run) -> dict[str, Any]:
             "total": run.tokens_total,
             "requested": run.tokens_requested,
             "realised": run.tokens_realised,
+            "realised_leaving": run.tokens_leaving,
             "kept": run.tokens_kept,
             "per_layer": list(run.tokens_per_layer),
         },

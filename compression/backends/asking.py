@@ -287,7 +287,8 @@ def _pass(
 
 def _whole(layout: SequenceLayout, length: int) -> SequenceLayout:
     """The layout of a packed sequence, as far as a step inside the language model asks for it."""
-    return SequenceLayout(length, layout.visual, layout.outputs, np.empty(0, dtype=np.int64), length - 1)
+    none = np.empty(0, dtype=np.int64)
+    return SequenceLayout(length, layout.visual, layout.outputs, none, length - 1, separators=layout.separators)
 
 
 def _in_order(rows: Tensor, count: int) -> Tensor:

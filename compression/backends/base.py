@@ -55,6 +55,8 @@ class SequenceLayout:
         question: int64 [words], positions of the question's words.
         answer: Position whose next token is the answer: the last of the prompt.
         options: int64 [words], positions of the listed answers' words.
+        separators: int64, positions of the tokens without area that belong to the picture: the end of a row, the name
+            of a tile, the marks around a view.
         lineage: How the visual tokens here were made of the outputs that entered, where an act inside the language
             model merged some; None where each is the output that `outputs` names.
     """
@@ -65,6 +67,7 @@ class SequenceLayout:
     question: NDArray[np.int64]
     answer: int
     options: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    separators: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     lineage: Selection | None = None
 
 

@@ -250,8 +250,9 @@ class Inside:
         if guide is not None:
             context = replace(context, teacher=self.teachers[guide][torch.from_numpy(self._selection.anchor)])
         present = len(here.visual)
+        places = self.entering.anchor[self._selection.anchor]
         decision = strategy.compress(
-            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present), signals),
+            VisualTokens(coming.hidden[0, visual], self.grid, places, signals),
             min(present, act.keep),
             context,
         )
@@ -269,6 +270,7 @@ class Inside:
         state = LayerState(
             hidden=coming.hidden[0],
             visual=here.visual,
+            separators=here.separators,
             question=here.question,
             previous=heads,
             upcoming=lambda: replace(self.family.heads_of(layer, coming), bias=bias),

@@ -497,7 +497,7 @@ class NativeBackend(ABC):
     def check(self, plan: Plan, total: int, image_size: tuple[int, int] | None = None) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
         for one in plan.steps:
-            missing = one.compressor.info.needs - self.provides
+            missing = one.compressor.info.missing(self.provides)
             if missing:
                 raise MissingSignal(
                     f"{one.compressor.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not "

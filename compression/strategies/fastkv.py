@@ -80,7 +80,7 @@ class FastKV(DecoderStrategy):
         ),
         deviations=(
             "Only visual tokens are selected; the released code selects among all positions of a text.",
-            "The window ends at the last visual token where the words behind it are fewer.",
+            "The window begins behind the picture where the words there are fewer.",
             "Words stay in every cache; the released code keeps those of its window and selects among the others.",
             "With a budget of all tokens the caches stay whole.",
             "The cut layer scales with the depth of the language model; at 32 layers it is the released one.",

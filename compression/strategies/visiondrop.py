@@ -43,6 +43,7 @@ class VisionDrop(VisionZip):
             "The contextual share of any budget is that of the released 42 + 6 tokens.",
             "Contextual tokens are target + mean(joined) as released, about twice the norm (merge=mean averages).",
             "With per=image the [CLS] of every view is kept first, as far as the dominant tokens reach.",
+            "For a tower without [CLS], the attention received stands in, and a patch takes the place of [CLS].",
             "Ties break by token index.",
         ),
     )

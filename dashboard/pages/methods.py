@@ -39,7 +39,7 @@ def method(kind: type[Strategy]) -> Markup:
     info = kind.info
     first, *rest = paragraphs(kind.description())
     body = join(Markup("<p>{}</p>").format(text) for text in rest)
-    needs = ", ".join(sorted(SIGNALS[signal].title for signal in info.needs)) or "nothing but the tokens"
+    needs = "; ".join(info.needs_words(lambda signal: SIGNALS[signal].title)) or "nothing but the tokens"
     facts = [("Acts", _WHERE[info.stage]), ("Does", _does(info.reduces)), ("Needs", needs), ("Budget", _budget(kind))]
     if info.score:
         facts.append(("Score", info.score))

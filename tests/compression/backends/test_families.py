@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,14 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from analysis.pipeline import Inquiry, execute, open_image
 from analysis.recorder import Recorder
 from compression.backends import known_models, load_model
 from compression.backends.base import Prompt
 from compression.backends.llava import PROVIDES
+from compression.backends.sequence import rearranged
+from compression.compressor import Budget, Context, Plan, Step
 from compression.errors import InvalidGrid, MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
 from compression.selection import Selection
 from compression.sight import looking
 from compression.strategies import CATALOGUE
+from compression.strategies.fastkv import FastKV
+from compression.strategies.sparsevlm import rating_words
 from compression.tokens import Signal, VisualTokens
 from dashboard.cli import main
 from tests.compression.backends.conftest import WORDS
@@ -332,7 +338,7 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
     refused = 0
     for name in CATALOGUE.names():
         plan = CATALOGUE.plan(f"{name}@{'1.0' if name == 'identity' else 0.7}")
-        if plan.needs - case.vlm.provides:
+        if plan.info.missing(case.vlm.provides):
             refused += 1
             with pytest.raises(MissingSignal):
                 case.vlm.generate(case.tokens, prompt("a", "b"), plan)
@@ -345,6 +351,15 @@ def test_every_strategy_runs_or_names_the_signal_that_is_missing(case: Case) -> 
         assert np.isfinite(ours.log_probabilities).all(), name
     assert hooks_on(case.vlm) == before
     assert bool(refused) == (case.vlm.provides != PROVIDES | {Signal.CROPS})
+
+
+@each_family
+def test_what_stood_in_for_cls_is_a_label_of_the_run(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(case.image).save(path)
+    inquiry = Inquiry(path, open_image(path), QUESTION, ("a", "b"))
+    run = execute(inquiry, CATALOGUE.plan("fastervlm@0.5+fastv@0.4"), case.vlm, repeats=1)
+    assert ("attention received in place of [CLS] attention" in run.labels) == (not case.family.has_cls)
 
 
 class Asked:
@@ -365,6 +380,43 @@ def test_the_teacher_speaks_of_the_tokens_in_the_order_of_the_grid(case: Case) -
     case.vlm.generate(case.tokens, prompt("a", "b"), CATALOGUE.plan("identity"), probe=asked)
     ours = case.vlm.generate(case.tokens, prompt("a", "b"), CATALOGUE.plan("covipal:layer=1,guidance=3@0.7"))
     np.testing.assert_allclose(ours.selection.scores, asked.found / asked.found.sum(), atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Watching(FastKV):
+    """Notes which positions lie behind the picture at its act, and which words SparseVLM would choose among them."""
+
+    heard: ClassVar[list[tuple[list[int], list[int], int]]] = []
+
+    def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
+        assert context.state is not None
+        state = context.state
+        self.heard.append((state.behind.tolist(), rating_words(state).tolist(), state.length))
+        return super().compress(tokens, budget, context)
+
+
+@each_size
+def test_what_follows_a_row_is_no_word_behind_the_picture(case: Case) -> None:
+    Watching.heard.clear()
+    plan = Plan((Step(Watching(layer=2), Budget(count=len(case.tokens) - 2)),))
+    case.vlm.generate(case.tokens, prompt(*WORDS), plan)
+    [(behind, raters, length)] = Watching.heard
+    last = prompt(*WORDS).text.index("<image>") + len("<image>")
+    after = case.vlm.tokenizer(prompt(*WORDS).text[last:], add_special_tokens=False)["input_ids"]
+    assert behind == list(range(length - len(after), length))
+    assert raters
+    assert set(raters) <= set(behind)
+
+
+@each_family
+def test_separators_keep_their_place_among_the_tokens_that_are_left(case: Case) -> None:
+    blocks = case.vlm.blocks(Selection.prune(len(case.tokens), np.arange(len(case.tokens))), case.tokens.grid)
+    ids, layout = case.vlm.lay_out(prompt(*WORDS), blocks, case.tokens.grid)
+    own = {*layout.visual.tolist(), *layout.separators.tolist()}
+    assert own >= {at for at, one in enumerate(ids[0].tolist()) if one == 4}  # newlines have the picture's own id
+    assert own == set(range(min(own), max(own) + 1))
+    source, shorter = rearranged(layout, Selection.prune(len(layout.visual), [0, len(layout.visual) // 2]))
+    assert source[shorter.separators].tolist() == layout.separators.tolist()
 
 
 @pytest.mark.parametrize(

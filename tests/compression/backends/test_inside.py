@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,10 +17,12 @@ from transformers import LlavaForConditionalGeneration
 from analysis.recorder import Recorder
 from compression.backends.base import Prompt, SequenceLayout
 from compression.backends.sequence import rearranged
+from compression.compressor import Budget, Plan, Step
 from compression.decoder import DecoderStrategy, tokens_per_layer
 from compression.errors import InvalidBudget, InvalidSelection, InvalidStrategyText
 from compression.selection import Fate, Selection
 from compression.strategies import CATALOGUE
+from compression.strategies.pyramiddrop import PyramidDrop
 from tests.compression.backends.test_llava import hooks_on, stock_inputs
 
 QUESTION = "where is the red ship"
@@ -262,3 +267,36 @@ def test_two_steps_before_one_layer_are_refused(tiny_vlm):
     twice = type(plan)(plan.steps * 2)
     with pytest.raises(InvalidStrategyText, match="two steps act before layer 2"):
         tiny_vlm.check(twice, 16)
+
+
+@dataclass(frozen=True)
+class Placed(PyramidDrop):
+    """Notes the index of the tokens at each of its acts, and what it keeps of them."""
+
+    heard: ClassVar[list[tuple[list[int], list[int]]]] = []
+
+    def compress(self, tokens, budget, context):
+        decision = super().compress(tokens, budget, context)
+        self.heard.append((tokens.index.tolist(), decision.anchor.tolist()))
+        return decision
+
+
+def test_tokens_inside_know_their_places_on_the_grid(tiny_vlm, photo_tokens):
+    Placed.heard.clear()
+    steps = (CATALOGUE.plan("uniform_grid@9").steps[0], Step(Placed(stages="1/2/3"), Budget(count=6)))
+    ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), Plan(steps))
+    first = Placed.heard[0][0]
+    assert first == ours.entering.anchor.tolist() != list(range(9))
+    for (index, kept), (following, _) in itertools.pairwise(Placed.heard):
+        assert following == [index[one] for one in kept]
+    index, kept = Placed.heard[-1]
+    assert ours.selection.anchor.tolist() == [index[one] for one in kept]
+    assert len(kept) < len(first)
+
+
+def test_a_token_without_a_place_has_none_inside(tiny_vlm, photo_tokens):
+    Placed.heard.clear()
+    steps = (CATALOGUE.plan("visionzip@9").steps[0], Step(Placed(stages="1/2/3"), Budget(count=8)))
+    ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), Plan(steps))
+    assert Placed.heard[0][0] == ours.entering.anchor.tolist()
+    assert Placed.heard[0][0].count(-1) == 1  # [CLS]
