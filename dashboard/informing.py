@@ -197,6 +197,8 @@ def _stored(store: Store, vlm: VLM, asking: Asking, settings: Settings, owner: s
         if not spectra:
             return None
         arrays = store.spectrum_arrays(spectra[0].id)
+        if "full" not in arrays:  # those that come with Keepmap come without the beliefs behind them
+            return None
         found.append(Informed(tuple(spectra), beliefs_from(spectra[0], arrays)))
     return found
 
