@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
 
     Raises:
         UnknownModel: the checkpoint is of a family without a backend.
-        ModelUnavailable: it cannot be loaded here.
+        ModelUnavailable, DeviceUnavailable: it cannot be loaded here.
     """
     # Here, so that names can be listed without a second of imports.
     from transformers import AutoConfig
@@ -109,6 +110,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from compression.backends.llava_next import LlavaNextBackend
     from compression.backends.llava_onevision import LlavaOnevisionBackend
 
+    # It says six times that it tries again, where one line says all.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if name == "embedded":
         return EmbeddedBackend(device=device, dtype=dtype)
     try:
