@@ -35,6 +35,7 @@ _TITLES: tuple[tuple[type[Exception], str], ...] = (
     (compression.MissingSignal, "The model cannot be asked with this strategy."),
     (compression.UnknownModel, "There is no such model."),
     (compression.ModelUnavailable, "The model is not available here."),
+    (compression.DeviceUnavailable, "There is no such device here."),
     (compression.AttentionUnavailable, "The model gave no attention."),
     (compression.InvalidQuestion, "The model cannot read this question."),
     (compression.Cancelled, "Cancelled."),

@@ -18,7 +18,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
 
     Raises:
         UnknownModel: the checkpoint is of a family without a backend.
-        ModelUnavailable: it cannot be loaded here.
+        ModelUnavailable, DeviceUnavailable: it cannot be loaded here.
     """
     # Here, so that names can be listed without a second of imports.
     from transformers import PreTrainedConfig

@@ -46,12 +46,14 @@ from compression.backends.base import (
     Written,
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
+from compression.backends.device import choose_device
 from compression.backends.hooks import Entering, moved_up
 from compression.backends.hub import Checkpoint
 from compression.backends.inside import Inside
 from compression.backends.planning import check_reachable
 from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
+from compression.backends.wording import check_wording
 from compression.backends.writing import write
 from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
@@ -77,6 +79,7 @@ class NativeBackend(ABC):
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
 
     Raises:
+        DeviceUnavailable: this machine does not have the device.
         ModelUnavailable: it cannot be loaded, with the reason.
     """
 
@@ -101,7 +104,7 @@ class NativeBackend(ABC):
     def __init__(
         self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = choose_device(device)
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
         checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.of(source)
@@ -273,9 +276,10 @@ class NativeBackend(ABC):
         """The question in the checkpoint's chat template, or in LLaVA-1.5's plain form where it has none.
 
         Raises:
-            InvalidQuestion: it is empty.
+            InvalidQuestion: it is empty, or as `check_wording` says.
         """
-        question = question.strip()
+        question, choices = question.strip(), [choice.strip() for choice in choices]
+        check_wording(question, choices)
         if not question:
             raise InvalidQuestion("the question is empty; write one, for example: What is in the picture?")
         asked = question + (f"\nAnswer with one of: {', '.join(choices)}." if choices else "")

@@ -122,6 +122,13 @@ def test_evidence_is_counted_as_the_runs_own_recall_says() -> None:
     assert facts.evidence_kept == round(16 * (facts.evidence_recall or 0))
 
 
+def test_evidence_that_was_merged_is_not_said_to_be_kept() -> None:
+    facts = replace(facts_of(make_run(strategy="divprune@0.25")), evidence=1, evidence_kept=1)
+    merging = PaneView("A", "visionzip@64", "done", facts=replace(facts, merged=3))
+    assert "1 of 1 patch kept or merged" in results([merging])
+    assert "1 of 1 patch kept<" in results([replace(merging, facts=replace(facts, merged=0))])
+
+
 def test_the_csv_has_full_precision_and_a_column_per_answer() -> None:
     _, runs = make_comparison(1)
     rows = [Numbered(position, "title", facts_of(run)) for position, run in enumerate(runs)]
