@@ -67,10 +67,20 @@ def read_annotations(file: Path) -> list[Annotation]:
     """All lines of a list.
 
     Raises:
-        InvalidAnnotation: a line is not of the form that `keepmap scenes` writes.
+        InvalidAnnotation: the file cannot be read, or a line is not of the form that `keepmap scenes` writes.
     """
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InvalidAnnotation(
+            f"{file.name} cannot be read: {error.strerror or error}; free it, or take it away from the image"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidAnnotation(
+            f"{file.name} is not text in UTF-8 (byte {error.start:,}); write it anew in UTF-8"
+        ) from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -86,9 +96,10 @@ def read_annotations(file: Path) -> list[Annotation]:
                     evidence=tuple(as_box(box) for box in value.get("evidence", [])),
                 )
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
             raise InvalidAnnotation(
-                f"line {number} of {file.name} is not a question: {error}; a line is a JSON object with image, "
+                f"line {number} of {file.name} is not a question: {reason}; a line is a JSON object with image, "
                 "question, choices, answer, evidence"
             ) from error
     return found

@@ -136,6 +136,7 @@ def inform(
             request=digest_of(vlm, samples, plan, settings, (beliefs.task, beliefs.choices)),
             environment=environment(vlm.device),
             labels=_labels(vlm, plan),
+            asked=digest_of_samples(samples),
         )
         made.append(_informed(beliefs, facts, settings, known.get((beliefs.task, beliefs.choices))))
     return made
@@ -154,12 +155,25 @@ def digest_of(
         "dtype": vlm.dtype,
         "strategy": str(plan),
         "strategy_version": plan.info.version,
-        "samples": [[one.picture, one.prompt.text, list(one.prompt.choices), one.expected] for one in samples],
+        "samples": _plain(samples),
         "template": template,
         "settings": vars(settings),
         "points": MAX_POINTS,
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _digest(asked)
+
+
+def digest_of_samples(samples: Sequence[Sample]) -> str:
+    """SHA-256 of the samples alone, hex: spectra of several strategies are compared where it is the same."""
+    return _digest(_plain(samples))
+
+
+def _plain(samples: Sequence[Sample]) -> list[list[Any]]:
+    return [[one.picture, one.prompt.text, list(one.prompt.choices), one.expected] for one in samples]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,7 @@ class _Facts:
     request: str
     environment: dict[str, str]
     labels: tuple[str, ...]
+    asked: str = ""
 
 
 def _informed(beliefs: Beliefs, facts: _Facts, settings: Settings, reference: Informed | None) -> Informed:
@@ -340,6 +355,7 @@ def _spectrum(
         labels=facts.labels,
         notices=_notices(found, mass, gated),
         environment=facts.environment,
+        asked=facts.asked,
     )
 
 

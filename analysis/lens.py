@@ -140,10 +140,7 @@ class ImageLens:
         self._passes.append(_Pass(tokens, said.prefill, flops, is_answer=True))
         rows = recorder.finish(said.entering).question
         looked = np.zeros((1, len(tokens))) if rows is None else np.nan_to_num(rows.astype(np.float64))
-        probabilities = np.exp(np.array(said.log_probabilities, dtype=np.float64))
-        if self._prompt.choices:
-            shifted = np.exp(np.array(said.log_probabilities) - max(said.log_probabilities))
-            probabilities = shifted / shifted.sum()
+        probabilities = said.probabilities(renormalised=bool(self._prompt.choices))
         return Reply(said.text, float(probabilities.max()), looked[len(looked) // 2 :].mean(axis=0))
 
     def write(self, tokens: VisualTokens, request: str, *, count: int, temperature: float, seed: int) -> list[str]:

@@ -16,7 +16,7 @@ from analysis.environment import environment
 from analysis.errors import AnalysisError
 from analysis.lens import Spent
 from analysis.recorder import Recorder
-from analysis.retention import evidence_recall, evidence_shown
+from analysis.retention import evidence_recall, evidence_shown, without_area
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run, new_id, utc_now
 from analysis.sight import ImageSight
 from compression.backends.base import VLM, Generation, Progress, Prompt, Seconds
@@ -310,7 +310,8 @@ def compare(
         tell("Encoding the image", 0.0)
         encoded = encode(inquiry, vlm, repeats=repeats, warmup=warmup)
     for position, plan in enumerate(plans):
-        tell(f"{plan.info.title} is compressing and answering", (position + 0.5) / (len(plans) + 0.5))
+        does = "answering" if plan.info.reduces == "nothing" else "compressing and answering"
+        tell(f"{plan.info.title} is {does}", (position + 0.5) / (len(plans) + 0.5))
         try:
             run = execute(
                 inquiry,
@@ -365,17 +366,12 @@ def request_for(inquiry: Inquiry, plan: Plan, vlm: VLM, prompt: Prompt, *, seed:
 
 def _answer(prompt: Prompt, generation: Generation, expected: str | None) -> Answer:
     """Probabilities over the choices, renormalised where they were given, and the mass that the model puts on them."""
-    probabilities = np.exp(np.array(generation.log_probabilities, dtype=np.float64))
-    mass = float(probabilities.sum())
-    if prompt.choices:
-        # From the logarithms: the mass itself may underflow.
-        shifted = np.exp(np.array(generation.log_probabilities) - max(generation.log_probabilities))
-        probabilities = shifted / shifted.sum()
+    probabilities = generation.probabilities(renormalised=bool(prompt.choices))
     return Answer(
         text=generation.text,
         choices=generation.choices,
         probabilities=tuple(float(value) for value in probabilities),
-        choice_mass=min(1.0, mass),
+        choice_mass=min(1.0, float(generation.probabilities(renormalised=False).sum())),
         expected=expected,
     )
 
@@ -403,4 +399,8 @@ def _said(
             f"model over {spent.tokens:,} visual tokens before the answer; their time stands under compression, their "
             "operations under prefill."
         )
+    if classes := without_area(generation.selection):
+        outputs = len(generation.selection.anchor)
+        are = "is the [CLS] token of a view" if classes == 1 else "are [CLS] tokens of the views"
+        notices.append(f"{classes} of the {outputs} tokens after compression {are}, without a place on the map.")
     return tuple(dict.fromkeys(labels)), tuple(dict.fromkeys(notices))

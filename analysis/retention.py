@@ -47,6 +47,12 @@ def evidence_shown(crops: Sequence[Box], evidence: Sequence[Box]) -> float | Non
     return float(np.mean(shares))
 
 
+def without_area(selection: Selection) -> int:
+    """How many outputs are made of sources without area alone, such as the [CLS] of a view."""
+    of_tokens = selection.weight_output[selection.weight_token < selection.tokens]
+    return len(selection.anchor) - len(np.union1d(of_tokens, np.flatnonzero(selection.anchor >= 0)))
+
+
 def jaccard(first: Selection, second: Selection) -> float:
     """Overlap of two sets of kept tokens: intersection over union, in [0, 1]."""
     a, b = first.fate == Fate.KEPT, second.fate == Fate.KEPT

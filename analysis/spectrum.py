@@ -95,6 +95,8 @@ class Spectrum:
         labels: Reconstructions and the like.
         notices: Sentences for the user.
         environment: Versions, device, commit.
+        asked: SHA-256 over all samples that were asked about, hex: equal for spectra that may be compared. "" where it
+            was not recorded.
     """
 
     id: str
@@ -127,6 +129,7 @@ class Spectrum:
     labels: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    asked: str = ""
 
     @property
     def strategy_name(self) -> str:

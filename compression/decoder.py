@@ -158,9 +158,11 @@ class DecoderStrategy(Strategy):
             )
         if average < lowest:
             where = f"a cut before layer {cuts[0]}" if len(cuts) == 1 else f"cuts from layer {cuts[0]} on"
+            # A cut before layer 0 would be none inside the model.
+            earlier = ", or cut at an earlier layer" if cuts[0] > 1 else ""
             raise InvalidBudget(
                 f"{where} of {layers} leave{'s' if len(cuts) == 1 else ''} a mean of at least {lowest} of {total} "
-                f"visual tokens, got a budget of {average}; write at least {lowest}, or cut at an earlier layer",
+                f"visual tokens, got a budget of {average}; write at least {lowest}{earlier}",
                 lowest=lowest,
             )
 

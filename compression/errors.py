@@ -12,6 +12,7 @@ CompressionError
 └── BackendError
     ├── UnknownModel       no backend for that model
     ├── ModelUnavailable   the model exists but cannot be loaded here
+    ├── DeviceUnavailable  no such device, or this machine does not have it
     ├── MissingSignal      a strategy needs a signal that the model does not provide
     ├── AttentionUnavailable  attention rows were asked for and the kernel gave none
     ├── InvalidQuestion    a question that the model cannot read at all
@@ -74,6 +75,10 @@ class UnknownModel(BackendError):
 
 class ModelUnavailable(BackendError):
     """The model exists but cannot be loaded here."""
+
+
+class DeviceUnavailable(BackendError):
+    """No such device, or this machine does not have it."""
 
 
 class MissingSignal(BackendError):

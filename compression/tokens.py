@@ -30,6 +30,7 @@ class Signal(StrEnum):
     VALUES = "values"
     LAST_CLS_ATTENTION = "last_cls_attention"
     LAST_KEYS = "last_keys"
+    DEEPSTACK = "deepstack"
     TEXT = "text"
     TEXT_SIMILARITY = "text_similarity"
     LAYER_ATTENTION = "layer_attention"
@@ -94,6 +95,12 @@ SIGNALS: Mapping[Signal, SignalInfo] = {
     ),
     Signal.LAST_KEYS: SignalInfo(
         "keys of the last layer", "[N, encoder dim]", "keys of the encoder's last layer, whole width"
+    ),
+    Signal.DEEPSTACK: SignalInfo(
+        "deep-stack planes",
+        "[N, planes dim]",
+        "what each of the language model's first layers adds to the visual tokens behind it, layer by layer side by "
+        "side",
     ),
     Signal.TEXT: SignalInfo(
         "the question's embeddings",

@@ -23,6 +23,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from analysis.imagery import media_type, thumbnail
+from compression.backends.device import choose_device
 from dashboard import theme
 from dashboard.context import Context
 from dashboard.errors import InvalidSetting
@@ -97,10 +98,12 @@ def serve(settings: Settings) -> None:
     Raises:
         StorageError: the store cannot be opened.
         InvalidSetting: the address cannot be listened on.
+        DeviceUnavailable: this machine does not have the device.
     """
     import uvicorn
 
     _check_address(settings)
+    choose_device(settings.device)
     with open_store(settings.db, assets=settings.assets_path) as store:
         add_bundles(store)
         add_information(store)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from compression.backends.base import VLM
 from compression.backends.embedded.questions import FAMILIES, Question, ask
 from compression.backends.embedded.scenes import Scene, make_scene
 from compression.compressor import Plan, Strategy
+from dashboard.jobs import beating
 from dashboard.settings import Settings
-from storage import Comparison, Pane, open_store
+from storage import Comparison, Pane, StorageError, Store, open_store
 
+WORKER = "keepmap run"
 DRAWN = 4  # questions drawn for each one that may be asked, so that every family is among them
 
 
@@ -27,6 +31,9 @@ def run_and_store(
     inquiry: Inquiry, plans: Sequence[Plan], vlm: VLM, settings: Settings, *, seed: int, record: Sequence[str]
 ) -> tuple[list[Outcome], str]:
     """Run each strategy once and store it as soon as it is there; returns the outcomes and the comparison's id.
+
+    The comparison has a job with a heartbeat, as one that was asked on the page has: a run that dies is found, and its
+    panes fail instead of waiting for ever.
 
     Raises:
         StorageError: the store cannot be written; the runs that it already holds stay.
@@ -36,6 +43,8 @@ def run_and_store(
     with open_store(settings.db, assets=settings.assets_path) as store:
         store.put_image(inquiry.path)
         prompt = vlm.prompt(inquiry.question, inquiry.choices)
+        request = {"seed": seed, "repeats": settings.repeats, "strategies": [str(plan) for plan in plans]}
+        job = store.add_job(request, comparison=identity, message="Running on the command line", worker=WORKER)
         store.add_comparison(
             Comparison(
                 id=identity,
@@ -51,27 +60,51 @@ def run_and_store(
                 panes=tuple(Pane(strategy=str(plan)) for plan in plans),
             )
         )
-        for position, outcome in enumerate(
-            compare(inquiry, plans, vlm, seed=seed, record=record, repeats=settings.repeats, comparison=identity)
-        ):
-            outcomes.append(outcome)
-            if outcome.run:
-                store.add(outcome.run)
-                store.set_pane(identity, position, Pane(strategy=outcome.strategy, run=outcome.run.id, state="done"))
-                continue
-            request = {
-                "strategy": outcome.strategy,
-                "question": inquiry.question,
-                "image": inquiry.image.digest,
-                "model": vlm.card.name,
-            }
-            failure = store.fail(request, outcome.stage, outcome.reason)
-            store.set_pane(
-                identity,
-                position,
-                Pane(strategy=outcome.strategy, failure=failure, reason=outcome.reason, state="failed"),
-            )
+        try:
+            with beating(store, job.id):
+                for position, outcome in enumerate(
+                    compare(
+                        inquiry, plans, vlm, seed=seed, record=record, repeats=settings.repeats, comparison=identity
+                    )
+                ):
+                    outcomes.append(outcome)
+                    _put(store, identity, position, outcome, inquiry, vlm)
+        except BaseException as error:
+            with suppress(StorageError):  # the first error is the one to be told
+                _give_up(
+                    store, job.id, identity, f"The run stopped before its end: {str(error) or type(error).__name__}"
+                )
+            raise
+        store.update_job(job.id, state="done", progress=1.0, message="Done")
     return outcomes, identity
+
+
+def _put(store: Store, comparison: str, position: int, outcome: Outcome, inquiry: Inquiry, vlm: VLM) -> None:
+    """Store a run and link it, or say in the pane why there is none; what was refused is no failure."""
+    if outcome.run:
+        store.add(outcome.run)
+        pane = Pane(strategy=outcome.strategy, run=outcome.run.id, state="done")
+    elif outcome.stage == "refused":
+        pane = Pane(strategy=outcome.strategy, reason=outcome.reason, lowest=outcome.lowest, state="refused")
+    else:
+        request = {
+            "strategy": outcome.strategy,
+            "question": inquiry.question,
+            "image": inquiry.image.digest,
+            "model": vlm.card.name,
+        }
+        failure = store.fail(request, outcome.stage, outcome.reason)
+        pane = Pane(strategy=outcome.strategy, failure=failure, reason=outcome.reason, state="failed")
+    store.set_pane(comparison, position, pane)
+
+
+def _give_up(store: Store, job: str, comparison: str, reason: str) -> None:
+    """Close a comparison that did not get to its end: panes without a run say why."""
+    for position, pane in enumerate(store.comparison(comparison).panes):
+        if pane.state in ("waiting", "running"):
+            failure = store.fail({"comparison": comparison, "strategy": pane.strategy}, "answer", reason)
+            store.set_pane(comparison, position, replace(pane, state="failed", reason=reason, failure=failure))
+    store.update_job(job, state="failed", message=reason)
 
 
 def write_scenes(folder: Path, count: int, seed: int, size: int, questions: int) -> int:

@@ -232,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor": _doctor,
     }
     try:
+        _check_seed(getattr(options, "seed", 0))
         return verbs[options.verb](options)
     except KeyboardInterrupt:
         print("keepmap: stopped", file=sys.stderr)
@@ -244,6 +245,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"keepmap: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+
+
+def _check_seed(seed: int) -> None:
+    from dashboard.settings import LARGEST_SEED
+
+    if not 0 <= seed <= LARGEST_SEED:
+        raise Mistake(f"--seed must be a whole number from 0 to {LARGEST_SEED}, got {seed}")
 
 
 def _is_ours(error: Exception) -> bool:
@@ -301,14 +309,19 @@ def _run(options: argparse.Namespace) -> int:
         question=options.question,
         choices=tuple(options.choice) or (known.choices if known else ()),
         expected=options.expected or (known.answer if known else None),
-        evidence=_boxes(options.evidence) or (known.evidence if known else ()),
+        evidence=_boxes(options.evidence, image.width, image.height) or (known.evidence if known else ()),
         family=known.family if known else "",
         task=known.task if known else "",
     )
     from compression.backends import load_model
 
     vlm = load_model(settings.model, device=settings.device)
-    vlm.prompt(inquiry.question, inquiry.choices)
+    prompt = vlm.prompt(inquiry.question, inquiry.choices)
+    if options.expected and prompt.choices and options.expected.strip().lower() not in map(str.lower, prompt.choices):
+        raise Mistake(
+            f"--expected {options.expected!r} is none of the answers to choose among: {', '.join(prompt.choices)}; "
+            "write one of them, or add it with --choice"
+        )
     for plan in plans:
         vlm.check(plan, vlm.count_tokens((image.height, image.width)), (image.height, image.width))
     from dashboard.batch import run_and_store
@@ -332,11 +345,29 @@ def _run(options: argparse.Namespace) -> int:
         print(plain_table([run_row(run) for run in runs]))
         for notice in dict.fromkeys(notice for run in runs for notice in run.notices):
             print(f"Note: {sentence(notice)}")
-        print(f"Stored in {settings.store_name}. Open it: keepmap serve, then /?comparison={comparison}")
+        print(_where_to_find(settings, comparison))
     failed = [outcome for outcome in outcomes if outcome.run is None]
     for outcome in failed:
         print(f"keepmap: {outcome.strategy}: {outcome.reason}", file=sys.stderr)
     return EXIT_MISTAKE if failed else 0
+
+
+def _where_to_find(settings: Any, comparison: str) -> str:
+    """Where the runs are, and the command that shows them; a store in memory ends with the command."""
+    import shlex
+
+    from dashboard.settings import Settings
+
+    if settings.is_in_memory:
+        return "The store was in memory and is gone; to keep runs, name a file: --db sqlite:///keepmap.db"
+    defaults = Settings()
+    given = [
+        f"--{name} {shlex.quote(getattr(settings, name))}"
+        for name in ("db", "assets")
+        if getattr(settings, name) != getattr(defaults, name)
+    ]
+    command = " ".join(["keepmap serve", *given])
+    return f"Stored in {settings.store_name}. Open it: {command}, then /?comparison={comparison}"
 
 
 def _recorded(text: str) -> tuple[str, ...]:
@@ -347,13 +378,17 @@ def _recorded(text: str) -> tuple[str, ...]:
     return names
 
 
-def _boxes(texts: Sequence[str]) -> tuple[tuple[float, float, float, float], ...]:
+def _boxes(texts: Sequence[str], width: int, height: int) -> tuple[tuple[float, float, float, float], ...]:
     from analysis.annotations import as_box
 
     try:
-        return tuple(as_box(text.split(",")) for text in texts)
+        boxes = tuple(as_box(text.split(",")) for text in texts)
     except ValueError as error:
         raise Mistake(f"--evidence: {error}; write for example --evidence 32,48,48,64") from error
+    for text, (left, top, right, bottom) in zip(texts, boxes, strict=True):
+        if left >= width or top >= height or right <= 0 or bottom <= 0:
+            raise Mistake(f"--evidence {text} lies outside the image of {width} x {height} pixels; give its own pixels")
+    return boxes
 
 
 def _scenes(options: argparse.Namespace) -> int:
@@ -362,15 +397,13 @@ def _scenes(options: argparse.Namespace) -> int:
     for name, value in (("--count", options.count), ("--questions", options.questions)):
         if value < 1:
             raise Mistake(f"{name} must be at least 1, got {value}")
-    if options.seed < 0:
-        raise Mistake(f"--seed must be at least 0, got {options.seed}")
     if options.size % VIEW or not VIEW <= options.size <= MAX_SIZE:
         raise Mistake(f"--size must be a multiple of {VIEW} from {VIEW} to {MAX_SIZE}, got {options.size}")
-    if options.folder.exists() and not options.folder.is_dir():
-        raise Mistake(f"{options.folder} is a file; name a folder")
     from dashboard.batch import write_scenes
 
     try:
+        if options.folder.exists() and not options.folder.is_dir():
+            raise Mistake(f"{options.folder} is a file; name a folder")
         written = write_scenes(options.folder, options.count, options.seed, options.size, options.questions)
     except OSError as error:
         raise Mistake(
@@ -437,12 +470,12 @@ def _pid(options: argparse.Namespace) -> int:
     for flag, number, least in (("--partners", options.partners, 2), ("--replicates", options.replicates, 100)):
         if number < least:
             raise Mistake(f"{flag} must be at least {least}, got {number}")
-    if options.seed < 0:
-        raise Mistake(f"--seed must be at least 0, got {options.seed}")
     if not 0 <= options.gate <= 1:
         raise Mistake(f"--gate is a probability from 0 (off) to 1, got {options.gate:g}")
     if options.strategy and options.regimes is None:
         raise Mistake("-s belongs to --regimes; stored runs have their own strategies, --where chooses among them")
+    if options.where.strip() and options.regimes is not None:
+        raise Mistake("--where chooses among stored runs and --regimes asks the benchmark instead; give one of them")
     from analysis.information import Settings
     from dashboard.report import spectra_json, spectra_report
 
@@ -560,8 +593,6 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.minutes is not None and options.minutes <= 0:
         raise Mistake(f"--minutes must be above 0, got {options.minutes:g}")
-    if options.seed < 0:
-        raise Mistake(f"--seed must be at least 0, got {options.seed}")
     try:
         train(
             options.output,

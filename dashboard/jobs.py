@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from analysis.pipeline import Inquiry, Outcome
@@ -27,6 +28,7 @@ Compare = Callable[..., Iterator[Outcome]]
 _ACTIVE = ("queued", "running")
 _LOOK_SECONDS = 0.5  # between two looks into the store for a cancel flag set by another process
 _BEAT_SECONDS = 5.0
+_DEAD_BEATS = 4  # so many without a sign of life, and nobody works on a job any more
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ class Asked:
     notices: tuple[str, ...] = ()
 
 
+@contextmanager
+def beating(store: Store, job_id: str) -> Iterator[None]:
+    """Give a running job a sign of life now and then, while the block runs."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            try:
+                store.heartbeat(job_id)
+            except Exception as error:  # the next beat may get through
+                log.warning("no heartbeat for %s: %s", job_id, error)
+
+    thread = threading.Thread(target=beat, name="keepmap-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 class Jobs:
     """The queue of this server and its worker.
 
@@ -66,6 +89,7 @@ class Jobs:
         self._cancels: dict[str, threading.Event] = {}
         self._started: dict[str, float] = {}
         self._thread: threading.Thread | None = None
+        self._healed = 0.0
         self.worker = f"worker-{new_id()[:8]}"
 
     # ------------------------------------------------------------------ asking
@@ -143,10 +167,15 @@ class Jobs:
         """Mark what a dead server left behind, and begin to work in the background."""
         if self.store.is_read_only or self._thread is not None:
             return
-        for job in self.store.fail_orphans(4 * _BEAT_SECONDS):
-            log.warning("the job %s had no worker any more and was marked as failed", job.id)
+        self._heal()
         self._thread = threading.Thread(target=self._loop, name="keepmap-worker", daemon=True)
         self._thread.start()
+
+    def _heal(self) -> None:
+        """Mark what a process left behind that died at work; what another one still works on has a heartbeat."""
+        self._healed = time.monotonic()
+        for job in self.store.fail_orphans(_DEAD_BEATS * _BEAT_SECONDS):
+            log.warning("the job %s had no worker any more and was marked as failed", job.id)
 
     def stop(self) -> None:
         """Let the worker end after what it is doing; running work is cancelled."""
@@ -161,6 +190,8 @@ class Jobs:
         while not self._stop.is_set():
             try:
                 busy = self.run_next()
+                if time.monotonic() - self._healed > _DEAD_BEATS * _BEAT_SECONDS:
+                    self._heal()
             except Exception as error:  # the worker outlives whatever a store or a model does
                 explain(error)
                 busy = False
@@ -175,11 +206,9 @@ class Jobs:
             return False
         stopped = self._cancels.setdefault(job.id, threading.Event())
         self._started[job.id] = time.monotonic()
-        ended = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(job.id, ended), name="keepmap-heartbeat", daemon=True)
-        beat.start()
         try:
-            self._fill(job, stopped)
+            with beating(self.store, job.id):
+                self._fill(job, stopped)
         except Cancelled:
             self._end(job, "cancelled", "Cancelled.")
         except NotFound as error:  # deleted while it waited
@@ -188,17 +217,8 @@ class Jobs:
             message = explain(error)
             self._end(job, "failed", str(message), stage="start")
         finally:
-            ended.set()
-            beat.join()
             self._cancels.pop(job.id, None)
         return True
-
-    def _beat(self, job_id: str, ended: threading.Event) -> None:
-        while not ended.wait(_BEAT_SECONDS):
-            try:
-                self.store.heartbeat(job_id)
-            except Exception as error:  # the next beat may get through
-                log.warning("no heartbeat for %s: %s", job_id, error)
 
     def _fill(self, job: JobRow, stopped: threading.Event) -> None:
         """Run the strategies of a comparison one by one and put what comes out into its panes."""

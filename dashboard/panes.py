@@ -23,7 +23,7 @@ from storage import Comparison, JobRow, Pane
 MOST_LABELS = 12
 """Differences that stand on one map in words."""
 
-_MAPLESS = ("refused", "failed", "cancelled")
+_MAPLESS = ("refused", "failed", "cancelled", "deleted")
 
 
 def has_map(pane: Pane) -> bool:
@@ -87,7 +87,7 @@ def caption(strategy: str, left: int | None, total: int | None) -> str:
     if share is None and not asked.isdecimal():
         return ""
     if total is None:
-        return f"{asked} tokens asked" if share is None else f"{share * 100:g} % asked"
+        return f"{asked} token{'' if int(asked) == 1 else 's'} asked" if share is None else f"{share * 100:g} % asked"
     return f"{asked if share is None else count(max(1, round(share * total)))} of {count(total)} asked"
 
 
@@ -107,6 +107,7 @@ def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
         "refused": "Refused: this budget cannot be reached" if pane.lowest is not None else "Refused",
         "failed": "This run failed",
         "cancelled": "Cancelled",
+        "deleted": "Deleted",
     }.get(pane.state, "No map")
     offer = Markup("")
     if pane.state == "refused" and pane.lowest is not None:
@@ -116,7 +117,7 @@ def state_markup(pane: Pane, position: int, job: JobRow | None) -> Markup:
         ).format(LETTERS[position], pane.strategy, pane.lowest, count(pane.lowest), "" if pane.lowest == 1 else "s")
     after = ""
     if pane.state == "refused":
-        after = " Nothing was run or stored."
+        after = " Nothing was run."
     elif pane.state == "failed" and pane.failure is not None:
         after = " It is stored as failed."
     is_error = pane.state in ("refused", "failed")

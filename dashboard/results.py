@@ -24,7 +24,7 @@ class PaneView:
     Args:
         title: The strategy's name for people.
         strategy: Canonical text.
-        state: waiting, running, done, refused, failed or cancelled.
+        state: waiting, running, done, refused, failed, cancelled or deleted.
         total: Visual tokens of the image, None where not known yet.
         asked: Budget in visual tokens that was asked for, None where the router chooses or not known yet.
         facts: The run's numbers once there is one.
@@ -227,6 +227,7 @@ def _evidence(facts: RunFacts) -> Markup:
     if facts.turns and facts.evidence_recall is not None:
         return Markup("{} shown at full resolution").format(percent(facts.evidence_recall, 0))
     text = f"{facts.evidence_kept:,} of {facts.evidence:,} {'patch' if facts.evidence == 1 else 'patches'} kept"
+    text += " or merged" if facts.merged else ""
     return Markup("{}").format(text) if facts.evidence_kept == facts.evidence else Markup("<b>{}</b>").format(text)
 
 

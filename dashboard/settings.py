@@ -11,6 +11,8 @@ from typing import Any
 from dashboard.errors import InvalidSetting
 
 PREFIX = "KEEPMAP_"
+LARGEST_SEED = 2**32 - 1
+"""The largest seed of anything that is drawn; it is stored in 32 bits at least."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -92,6 +94,11 @@ class Settings:
     def assets_path(self) -> Path | None:
         """Folder of the stored images, or None for the one beside the store."""
         return Path(self.assets) if self.assets else None
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the store ends with the process."""
+        return self.db.partition("?")[0] in ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
     @property
     def store_name(self) -> str:

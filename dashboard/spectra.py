@@ -221,14 +221,15 @@ def said(part: Interval) -> str:
 
 def spectrum_table(spectra: Sequence[Spectrum]) -> Markup:
     """The numbers of the spectrum: one row per strategy and kind of question."""
-    heads = ("Strategy", "Read", *(WORDS[atom] for atom in ATOMS), "Total", "Certificate", "Gated F / V / L",
-             "Incoherence", "Right", "Blind")  # fmt: skip
+    heads = ("Strategy", "Questions", "Read", *(WORDS[atom] for atom in ATOMS), "Total", "Certificate",
+             "Gated F / V / L", "Incoherence", "Right", "Blind")  # fmt: skip
     rows = []
     for title, group in by_task(spectra):
         rows.append(_group_row(title, len(heads)))
         for one in group:
             gated = " / ".join(f"{one.gated.get(name, 0):.2f}" for name in ("full", "vision", "language"))
             cells = [
+                f"{one.samples:,}",
                 percent(one.retention, 0),
                 *(_with_interval(one.atoms[atom]) for atom in ATOMS),
                 _with_interval(one.total),
@@ -244,14 +245,17 @@ def spectrum_table(spectra: Sequence[Spectrum]) -> Markup:
 
 def difference_table(spectra: Sequence[Spectrum]) -> Markup:
     """The numbers of the differences."""
-    heads = ("Strategy", *(WORDS[atom] for atom in ATOMS))
+    heads = ("Strategy", "Questions", *(WORDS[atom] for atom in ATOMS))
     rows = []
     for title, group in by_task(spectra):
         changed = [one for one in group if one.differences]
         if changed:
             rows.append(_group_row(title, len(heads)))
             rows += [
-                _row(name_of(one), [_with_interval(one.differences[atom], signed=True) for atom in ATOMS])
+                _row(
+                    name_of(one),
+                    [f"{one.samples:,}", *(_with_interval(one.differences[atom], signed=True) for atom in ATOMS)],
+                )
                 for one in changed
             ]
     return _table("Difference to the uncompressed model in bits, paired intervals", heads, rows)
@@ -259,13 +263,14 @@ def difference_table(spectra: Sequence[Spectrum]) -> Markup:
 
 def curve_table(panels: Sequence[tuple[str, Sequence[Spectrum]]], along: str) -> Markup:
     """The numbers of a curve."""
-    heads = ("Layer" if along == "layer" else "Step", *(WORDS[atom] for atom in ATOMS), "Total", "Right")
+    heads = ("Layer" if along == "layer" else "Step", "Questions", *(WORDS[atom] for atom in ATOMS), "Total", "Right")
     rows = []
     for title, points in panels:
         rows.append(_group_row(title, len(heads)))
         for one in points:
             right = "–" if one.accuracy is None else percent(one.accuracy, 0)
-            cells = [*(_with_interval(one.atoms[atom]) for atom in ATOMS), _with_interval(one.total), right]
+            atoms = (_with_interval(one.atoms[atom]) for atom in ATOMS)
+            cells = [f"{one.samples:,}", *atoms, _with_interval(one.total), right]
             rows.append(_row(f"{_place(one, along):,}", cells))
     return _table(f"Atoms in bits along the {'layers' if along == 'layer' else 'training'}", heads, rows)
 

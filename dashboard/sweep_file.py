@@ -35,8 +35,8 @@ from compression.errors import CompressionError
 from compression.registry import Registry
 from compression.strategies import CATALOGUE
 from dashboard.errors import InvalidSweep
+from dashboard.settings import LARGEST_SEED
 
-LARGEST_SEED = 2**32 - 1
 KEYS = ("name", "models", "strategies", "ratios", "seeds", "questions", "record", "repeats", "warmup", "scenes")
 SCENE_KEYS = ("count", "size", "seed", "questions", "per_family")
 
@@ -93,11 +93,15 @@ def read_sweep(file: Path, catalogue: Registry = CATALOGUE) -> SweepFile:
         InvalidSweep: it cannot be read, or a value in it cannot be used; the message names the key.
     """
     try:
-        given = tomllib.loads(file.read_text(encoding="utf-8"))
+        given = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidSweep(f"{file} cannot be read: {error.strerror or error}; name a sweep's TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSweep(f"{file.name} is not TOML: {error}; see keepmap sweep --help for an example") from error
+    except RecursionError as error:
+        raise InvalidSweep(
+            f"{file.name} is nested too deeply to be read; a sweep has plain values, lists of them and a table [scenes]"
+        ) from error
     try:
         return _checked(given, file.parent, catalogue)
     except InvalidSweep as error:

@@ -29,24 +29,26 @@ class Jobs:
     database: Database
 
     def add_job(
-        self, request: Mapping[str, Any], owner: str = "", *, comparison: str = "", message: str = ""
+        self, request: Mapping[str, Any], owner: str = "", *, comparison: str = "", message: str = "", worker: str = ""
     ) -> JobRow:
         """Queue a job.
 
         Args:
             request: What to do, plain values.
             comparison: Id of the comparison that it fills.
+            worker: Who works on it already; the job is running then and never waits in the queue.
         """
         row = {
             "id": new_id(),
             "owner": owner,
             "created_utc": utc_now(),
-            "state": "queued",
+            "state": "running" if worker else "queued",
             "progress": 0.0,
             "message": message,
             "request_json": request_text(request),
             "comparison": comparison,
-            "worker": "",
+            "worker": worker,
+            "heartbeat_utc": _moment() if worker else None,
             "is_cancel_requested": False,
         }
         with self.database.writing() as connection:

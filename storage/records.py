@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 from analysis.run import ImageRef
 from compression.grid import Box
 
-PaneState: TypeAlias = Literal["waiting", "running", "done", "refused", "failed", "cancelled"]
-PANE_STATES: tuple[PaneState, ...] = ("waiting", "running", "done", "refused", "failed", "cancelled")
+PaneState: TypeAlias = Literal["waiting", "running", "done", "refused", "failed", "cancelled", "deleted"]
+PANE_STATES: tuple[PaneState, ...] = ("waiting", "running", "done", "refused", "failed", "cancelled", "deleted")
 
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
 JOB_STATES: tuple[JobState, ...] = ("queued", "running", "done", "failed", "cancelled")

@@ -223,7 +223,7 @@ def delete_runs(connection: Connection, run_ids: list[str]) -> set[str]:
     """Delete runs with what only they used, and the comparisons that this empties; returns the images of the latter."""
     panes, comparisons = schema.panes, schema.comparisons
     touched = list(connection.scalars(select(panes.c.comparison).where(panes.c.run.in_(run_ids)).distinct()))
-    gone = {"run": None, "state": "cancelled", "reason": "The run of this pane was deleted."}
+    gone = {"run": None, "state": "deleted", "reason": "The run of this pane was deleted."}
     connection.execute(update(panes).where(panes.c.run.in_(run_ids)).values(gone))
     drop_arrays(connection, schema.run_arrays, schema.run_arrays.c.run, run_ids)
     connection.execute(delete(schema.runs).where(schema.runs.c.id.in_(run_ids)))

@@ -260,7 +260,7 @@ panes = Table(
     Column(
         "lowest", Integer, comment="Smallest reachable budget in visual tokens, where it was refused for its budget"
     ),
-    Column("state", Words, nullable=False, comment="waiting, running, done, refused, failed or cancelled"),
+    Column("state", Words, nullable=False, comment="waiting, running, done, refused, failed, cancelled or deleted"),
     Index("ix_panes_run", "run"),
 )
 

@@ -82,6 +82,10 @@ def file_bytes(path: Path) -> int:
             return path.stat().st_size
     except (OSError, ValueError) as error:
         raise MissingImage(f"{path.name!r} cannot be read; give the path of a local image file") from error
+    if path.is_dir():
+        raise MissingImage(f"{path.name or str(path)!r} is a folder; give the path of a local image file")
+    if path.exists():
+        raise MissingImage(f"{path.name!r} is no regular file; give the path of a local image file")
     raise MissingImage(f"there is no file {path.name!r} there; give the path of a local image file")
 
 

@@ -18,7 +18,7 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
 
     Raises:
         UnknownModel: the checkpoint is of a family without a backend.
-        ModelUnavailable: it cannot be loaded here.
+        ModelUnavailable, DeviceUnavailable: it cannot be loaded here.
     """
     # Here, so that names can be listed without a second of imports.
     from transformers import PreTrainedConfig
@@ -30,6 +30,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
     from compression.backends.llava import LlavaBackend
     from compression.backends.llava_next import LlavaNextBackend
     from compression.backends.llava_onevision import LlavaOnevisionBackend
+    from compression.backends.qwen2_5_vl import Qwen25VLBackend
+    from compression.backends.qwen3_vl import Qwen3VLBackend
 
     if name == "embedded":
         return EmbeddedBackend(device=device, dtype=dtype)
@@ -45,6 +47,8 @@ def load_model(name: str = "embedded", *, device: str = "auto", dtype: str = "au
         LlavaNextBackend,
         LlavaOnevisionBackend,
         InternVLBackend,
+        Qwen25VLBackend,
+        Qwen3VLBackend,
         Idefics3Backend,
         SmolVLMBackend,
     )

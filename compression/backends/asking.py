@@ -59,7 +59,7 @@ def give(family: Asked, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, see
     """
     if all(step.stage is Stage.ENCODER for step in plan.steps):
         entering, features = compress_before(family, tokens, plan, context_of(family, prompt, seed))
-        return Given(tokens.grid, plan, entering, features, {})
+        return Given(tokens.grid, plan, entering, family.given(features, entering, tokens), {})
     made = prefill(family, tokens, prompt, plan, seed=seed)
     return Given(tokens.grid, plan, made.entering, made.features, made.acts, made.cached)
 
@@ -236,6 +236,9 @@ def _pass(
         if hides:
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
+    axes = family.place(packed.ids, given.entering, given.grid)
+    if axes is not None:
+        axes = axes.taken(packed.positions[0])
     inside = Inside(
         steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
@@ -243,6 +246,7 @@ def _pass(
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
         entering=given.entering,
         family=family,
+        axes=axes,
         frozen=given.acts,
     )
     later = torch.tensor(packed.later, dtype=torch.int64, device=packed.ids.device)
@@ -264,8 +268,9 @@ def _pass(
             packed.ids,
             features,
             blocks,
+            inside=inside,
             attention_mask=packed.mask,
-            position_ids=packed.positions,
+            position_ids=packed.positions if axes is None else axes.for_library(),
             use_cache=False,
             logits_to_keep=places,
         )

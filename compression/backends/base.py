@@ -156,6 +156,15 @@ class Generation:
     kv_cache_bytes: int
     notices: tuple[str, ...] = ()
 
+    def probabilities(self, *, renormalised: bool) -> NDArray[np.float64]:
+        """Of the choices, in [0, 1]; renormalised over them, or as they are under the whole vocabulary."""
+        logs = np.array(self.log_probabilities, dtype=np.float64)
+        if not renormalised:
+            return np.exp(logs)
+        shifted = np.exp(logs - logs.max())  # from the logarithms: the mass itself may underflow
+        shares: NDArray[np.float64] = shifted / shifted.sum()
+        return shares
+
 
 @dataclass(frozen=True)
 class Given:
@@ -165,7 +174,7 @@ class Given:
         grid: Where the picture's visual tokens lie, before any strategy.
         plan: The strategy.
         entering: What entered the language model.
-        features: Float [outputs, dim] of what entered.
+        features: Float [outputs, dim or more], what the language model was given of them.
         acts: Layer -> decision of the step before it.
         cached: Layer -> visual tokens there that decoding steps may look at, int64 [kv heads, kept]; all where none.
     """
@@ -191,8 +200,8 @@ class Intervention:
     """What takes the place of a source within the call.
 
     Args:
-        visual: Float [rows, dim] that take the place of the visual tokens in order, over again where there are more
-            tokens than rows; None leaves them.
+        visual: Float [rows, dim], as wide as `Given.features`, that take the place of the visual tokens in order, over
+            again where there are more tokens than rows; None leaves them.
         words: The same for the question's words.
         hides_visual, hides_words: Whether nothing may attend to them.
         keeps_options: Whether the listed answers stay when the question's words are replaced or hidden.
@@ -211,7 +220,12 @@ NO_INTERVENTION = Intervention()
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP."""
+    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP.
+
+    Of the encoder: `encoder_has_cls` says whether a [CLS] goes with the patches of a view, `encoder_is_gated` whether
+    its MLP has three matrices instead of two, `encoder_windowed_layers` in how many layers a patch attends to at most
+    `encoder_window` patches instead of all.
+    """
 
     layers: int
     dim: int
@@ -223,6 +237,10 @@ class Architecture:
     encoder_layers: int
     encoder_dim: int
     encoder_ffn: int
+    encoder_has_cls: bool = True
+    encoder_is_gated: bool = False
+    encoder_windowed_layers: int = 0
+    encoder_window: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
+from compression.backends.axes import Axes
 from compression.backends.base import SequenceLayout
 from compression.backends.caching import slots_of
 from compression.backends.hooks import Cut, Entering
@@ -33,6 +34,10 @@ class Decoder(Protocol):
     @property
     def final_norm(self) -> nn.Module:
         """The norm behind the last layer."""
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding of the language model."""
 
     def heads_of(self, layer: int, entering: Entering) -> Heads:
         """Queries and keys that a decoder layer makes of what enters it."""
@@ -65,6 +70,7 @@ class _Start:
     layout: SequenceLayout
     hidden: Tensor
     positions: Tensor
+    axes: Axes | None
 
 
 @dataclass
@@ -80,6 +86,7 @@ class Inside:
     layout: SequenceLayout
     entering: Selection
     family: Decoder
+    axes: Axes | None = None  # the ids of the present sequence where they have several axes
     signals: Mapping[Signal, Tensor] = field(default_factory=dict)  # of the encoder, [heads, outputs that entered]
     teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
@@ -104,6 +111,11 @@ class Inside:
     def _begin(self) -> None:
         self._selection = Selection.prune(len(self.entering), self.layout.outputs)
         self._sizes = entering_sizes(self.entering)[self.layout.outputs]
+
+    @property
+    def left(self) -> Selection:
+        """What is left so far, over the outputs that entered."""
+        return self._selection
 
     def over_all(self) -> Selection:
         """What is left so far, over the original grid."""
@@ -149,7 +161,7 @@ class Inside:
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
         if layer == 0:
-            self._start = _Start(self.layout, coming.hidden[0], coming.positions)
+            self._start = _Start(self.layout, coming.hidden[0], coming.positions, self.axes)
             self._places = torch.arange(self.layout.length, device=coming.hidden.device)
             self._closed = coming.positions
         cut, moved = None, self.moved[-1] if self.moved else 0
@@ -188,7 +200,7 @@ class Inside:
         self.acts[layer] = Selection.prune(len(every), every, diagnostics=told)
         hidden = start.hidden.clone()
         hidden[self._places] = coming.hidden[0]
-        self.layout = start.layout
+        self.layout, self.axes = start.layout, start.axes
         self._begin()
         self._places, self._closed = torch.arange(len(hidden), device=hidden.device), start.positions
         return Cut(hidden[None], self._places, start.positions, returns=True), 0
@@ -212,9 +224,17 @@ class Inside:
         if not decision.is_pruning:
             visual = torch.from_numpy(here.visual).to(device)
             hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
+        renumbers = self.steps[layer].strategy.convention == "renumbered"
+        if self.axes is not None:
+            axes, (cos, sin) = self.axes.taken(source), (part[:, source] for part in coming.rotary)
+            if renumbers:
+                axes = axes.closed_up(self.layout.visual)
+                cos, sin = self.family.rotary(hidden, position_ids=axes.ids[:, None])
+            gained, self.axes = self.axes.following - axes.following, axes
+            return Cut(hidden, slots, coming.positions[source], (cos, sin)), moved + gained
         gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
         self._closed = self._closed[slots] - gone
-        if self.steps[layer].strategy.convention == "original":
+        if not renumbers:
             return Cut(hidden, slots, coming.positions[source]), moved
         # Gaps that steps of the other convention left are closed with its own.
         return Cut(hidden, slots, self._closed), self._start.layout.length - self.layout.length

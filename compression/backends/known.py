@@ -29,6 +29,7 @@ class KnownModel:
         views: The most tiles that its vision tower reads of an image.
         config: The fields of its `config.json` that say how large it is.
         source: Where the weights come from.
+        tokens_per_view: The most visual tokens of a tile, where the image decides; None where tiles have one size.
     """
 
     name: str
@@ -36,6 +37,7 @@ class KnownModel:
     views: int
     config: Config = field(repr=False)
     source: str = "model hub"
+    tokens_per_view: int | None = None
 
     @property
     def family(self) -> str:
@@ -50,12 +52,12 @@ class KnownModel:
     @cached_property
     def on_gpu(self) -> Memory:
         """Memory with the checkpoint's own 16 bits a number; the embedded model has 32."""
-        return Memory.of(self.config, self.views, 4 if self.is_embedded else 2)
+        return Memory.of(self.config, self.views, 4 if self.is_embedded else 2, self.tokens_per_view)
 
     @cached_property
     def on_cpu(self) -> Memory:
         """Memory with 32 bits a number."""
-        return Memory.of(self.config, self.views, 4)
+        return Memory.of(self.config, self.views, 4, self.tokens_per_view)
 
     @property
     def needs(self) -> str:
@@ -106,6 +108,32 @@ _INTERN = {**_vit(24, 1024, 4096, 16, 448, 14, "internvl_vision"), "attention_bi
 _LLAMA3 = _llama(32, 4096, 14336, 32, 8, 128320)
 _IDEFICS3 = "idefics3_vision"
 _SMOLVLM = "smolvlm_vision"
+
+
+def _qwen(size: str, kind: str, text: Config, vision: Config, *, tied: bool) -> KnownModel:
+    """One view of any shape; size.longest_edge or max_pixels is 16,384 times the square of a token's edge."""
+    name, title = {"qwen2_5_vl": ("Qwen2.5-VL", "Qwen2.5-VL"), "qwen3_vl": ("Qwen3-VL", "Qwen3-VL")}[kind]
+    vision = {**vision, "out_hidden_size": text["hidden_size"], "spatial_merge_size": 2}
+    config = _config(kind, {**text, "model_type": f"{kind}_text"}, vision, tied=tied)
+    return KnownModel(f"Qwen/{name}-{size}-Instruct", f"{title} {size}", 1, config, tokens_per_view=16_384)
+
+
+_QWEN2_5 = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
+_QWEN3 = {"num_heads": 16, "patch_size": 16, "num_position_embeddings": 2304}
+_QWEN3_SMALL = {
+    **_QWEN3,
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
+_QWEN3_LARGE = {
+    **_QWEN3,
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "deepstack_visual_indexes": [8, 16, 24],
+}
 
 
 def _embedded() -> Mapping[str, Any]:
@@ -170,6 +198,11 @@ _HUB = (
         13,
         _config("internvl", _llama(28, 3584, 18944, 28, 4, 151674, "qwen2"), _INTERN, downsample_ratio=0.5),
     ),
+    _qwen("3B", "qwen2_5_vl", _llama(36, 2048, 11008, 16, 2, 151936), _QWEN2_5, tied=True),
+    _qwen("7B", "qwen2_5_vl", _llama(28, 3584, 18944, 28, 4, 152064), _QWEN2_5, tied=False),
+    _qwen("2B", "qwen3_vl", {**_llama(28, 2048, 6144, 16, 8, 151936), "head_dim": 128}, _QWEN3_SMALL, tied=True),
+    _qwen("4B", "qwen3_vl", {**_llama(36, 2560, 9728, 32, 8, 151936), "head_dim": 128}, _QWEN3_SMALL, tied=True),
+    _qwen("8B", "qwen3_vl", {**_llama(36, 4096, 12288, 32, 8, 151936), "head_dim": 128}, _QWEN3_LARGE, tied=False),
     KnownModel(
         "HuggingFaceM4/Idefics3-8B-Llama3",
         "Idefics3 8B",

@@ -47,6 +47,9 @@ PROVIDES = WITHOUT_CLS | {
     Signal.ENCODER_BLOCKS,
 }
 
+MOST_WEIGHTS = 2**26
+"""Attention weights that are held at once while they are summed, all heads together."""
+
 
 class LlavaBackend(NativeBackend):
     """A LLaVA checkpoint: one square of each image, read by a tower with a class token."""
@@ -245,6 +248,13 @@ def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 
 def received_by(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Attention on each token, mean over heads and all queries of its view, [views, tokens]; a view at a time."""
-    views = zip(query, key, strict=True)
-    return torch.stack([(one @ other.mT * scale).softmax(-1).mean((0, 1)) for one, other in views])
+    """Attention on each token, mean over heads and all queries of its view, [views, tokens].
+
+    A view at a time, and of a large one some queries at a time: 65,536 patches have no square.
+    """
+    views, (heads, length) = [], query.shape[1:3]
+    for one, other in zip(query, key, strict=True):
+        parts = one.split(max(1, MOST_WEIGHTS // (heads * length)), dim=1)
+        means = [(part @ other.mT * scale).softmax(-1).mean((0, 1)) * (part.shape[1] / length) for part in parts]
+        views.append(torch.stack(means).sum(0))
+    return torch.stack(views)

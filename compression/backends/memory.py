@@ -46,21 +46,28 @@ class Memory:
         return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes
 
     @classmethod
-    def of(cls, config: Config, views: int, width: int = 2) -> Memory:
+    def of(cls, config: Config, views: int, width: int = 2, tokens_per_view: int | None = None) -> Memory:
         """Memory of a model that reads `views` tiles of an image at most.
+
+        Args:
+            config: The model's.
+            views: Tiles.
+            width: Bytes of a number.
+            tokens_per_view: Visual tokens of a tile at most, where the image decides; None where tiles have one size.
 
         Raises:
             KeyError: a field is missing, or the family is unknown.
         """
-        edge = _patches(config)
-        tokens = views * (edge // _merge(config)) ** 2
+        merged = _merge(config) ** 2
+        tokens = views * (_patches(config) ** 2 // merged if tokens_per_view is None else tokens_per_view)
+        patches = tokens * merged if tokens_per_view is not None else views * _patches(config) ** 2
         count = parameters(config)
         return cls(
             parameters=count,
             visual_tokens=tokens,
             weights_bytes=count * width,
             kv_cache_bytes=kv_cache_bytes(config, tokens + TEXT, width),
-            activation_bytes=activation_bytes(config, tokens + TEXT, views * edge**2, width),
+            activation_bytes=activation_bytes(config, tokens + TEXT, patches, width),
             width=width,
         )
 

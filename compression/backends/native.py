@@ -4,7 +4,8 @@ A family adds its vision side: which pixels its tower reads of an image, where e
 tower can give, and how the projected tokens are packed for the language model (`blocks`, `pack`).
 
 Positions: tokens removed before the language model leave no gap (their successors move up, as in the released code of
-VisionZip and DivPrune); tokens removed inside keep theirs or move up, as the strategy says.
+VisionZip and DivPrune), but where ids have several axes (`Axes`); tokens removed inside keep theirs or move up, as the
+strategy says.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from transformers.utils import logging as library_logging
 
 from compression.backends import attention
 from compression.backends.asking import ask, give
+from compression.backends.axes import Axes
 from compression.backends.base import (
     NO_INTERVENTION,
     Architecture,
@@ -43,11 +46,14 @@ from compression.backends.base import (
     Written,
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
+from compression.backends.device import choose_device
 from compression.backends.hooks import Entering, moved_up
 from compression.backends.hub import Checkpoint
+from compression.backends.inside import Inside
 from compression.backends.planning import check_reachable
-from compression.backends.prefill import prefill
+from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
+from compression.backends.wording import check_wording
 from compression.backends.writing import write
 from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
@@ -73,16 +79,19 @@ class NativeBackend(ABC):
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
 
     Raises:
+        DeviceUnavailable: this machine does not have the device.
         ModelUnavailable: it cannot be loaded, with the reason.
     """
 
     family: str
     provides: frozenset[Signal]
+    has_cls: bool
     model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
     labels: tuple[str, ...] = ()
     domain = ""
     router: Router | None = None
+    entering_positions: Literal["original", "renumbered"] = "renumbered"
     coordinates: Coordinates | None = None
     """How the model writes boxes; None where it cannot write any."""
     framing = ""
@@ -95,7 +104,7 @@ class NativeBackend(ABC):
     def __init__(
         self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = choose_device(device)
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
         checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.of(source)
@@ -145,9 +154,19 @@ class NativeBackend(ABC):
             encoder_layers=vision.num_hidden_layers,
             encoder_dim=vision.hidden_size,
             encoder_ffn=vision.intermediate_size,
+            encoder_has_cls=self.has_cls,
         )
         self.image_id = int(self.config.image_token_id)
-        self.image_word = str(self.tokenizer.convert_ids_to_tokens(self.image_id))
+        self.image_word = self.word_of(self.image_id)
+
+    def word_of(self, token: int) -> str:
+        """A token id as it stands in text."""
+        return str(self.tokenizer.convert_ids_to_tokens(token))
+
+    @property
+    def picture_word(self) -> str:
+        """What the checkpoint's chat template writes for a picture."""
+        return self.image_word
 
     # ------------------------------------------------------------------ image
     @abstractmethod
@@ -257,9 +276,10 @@ class NativeBackend(ABC):
         """The question in the checkpoint's chat template, or in LLaVA-1.5's plain form where it has none.
 
         Raises:
-            InvalidQuestion: it is empty.
+            InvalidQuestion: it is empty, or as `check_wording` says.
         """
-        question = question.strip()
+        question, choices = question.strip(), [choice.strip() for choice in choices]
+        check_wording(question, choices)
         if not question:
             raise InvalidQuestion("the question is empty; write one, for example: What is in the picture?")
         asked = question + (f"\nAnswer with one of: {', '.join(choices)}." if choices else "")
@@ -268,7 +288,7 @@ class NativeBackend(ABC):
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
-            text = str(text).replace(self.image_word, PLACEHOLDER)
+            text = str(text).replace(self.picture_word, PLACEHOLDER)
             if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
                 text = text.removeprefix(self.tokenizer.bos_token)  # the tokenizer puts one in front itself
         else:
@@ -305,6 +325,14 @@ class NativeBackend(ABC):
         """Input ids int64 [1, length] with one image token per output, and their layout."""
         ids, layout = lay_out(self.tokenizer, self.image_id, prompt, blocks, self.picture_text(grid))
         return torch.tensor([ids], device=self.device), layout
+
+    def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes | None:
+        """The position ids of a sequence where they have several axes; None where the library counts."""
+        return None
+
+    def given(self, features: Tensor, entering: Selection, tokens: VisualTokens) -> Tensor:
+        """All that the language model is given of outputs with these projected features, [outputs, dim or more]."""
+        return features
 
     # ------------------------------------------------------------------ surgery
     @property
@@ -345,16 +373,31 @@ class NativeBackend(ABC):
         """Queries and keys that a decoder layer makes of what enters it."""
         block: Any = self.decoder_layers[layer]
         attend, normed = block.self_attn, block.input_layernorm(entering.hidden)
+        # Qwen3 normalises each head.
+        norms = getattr(attend, "q_norm", nn.Identity()), getattr(attend, "k_norm", nn.Identity())
         query, key = (
-            part(normed).unflatten(-1, (-1, attend.head_dim)).transpose(1, 2) for part in (attend.q_proj, attend.k_proj)
+            norm(part(normed).unflatten(-1, (-1, attend.head_dim))).transpose(1, 2)
+            for norm, part in zip(norms, (attend.q_proj, attend.k_proj), strict=True)
         )
         query, key = apply_rotary_pos_emb(query, key, *entering.rotary)
         return Heads(query[0], key[0], attend.scaling, entering.mask)
 
-    def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
-        """One pass of the stock model with our visual tokens in place of its own."""
+    def forward(
+        self,
+        ids: Tensor,
+        features: Tensor,
+        blocks: Sequence[NDArray[np.int64]],
+        *,
+        inside: Inside | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One pass of the stock model with our visual tokens in place of its own; see `Family.forward`."""
         given: Any = BaseModelOutputWithPooling(pooler_output=self.pack(features, blocks))
         return self.model(input_ids=ids, mm_encoder_outputs={"image": given}, **kwargs)
+
+    def continuing(self, last: Pass) -> AbstractContextManager[None]:
+        """What holds while the library decodes behind a prefill."""
+        return moved_up(self.decoder_layers, self.rotary, last.shifts)
 
     # ------------------------------------------------------------------ answer
     @torch.no_grad()
@@ -381,10 +424,7 @@ class NativeBackend(ABC):
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        with (
-            moved_up(self.decoder_layers, self.rotary, last.shifts),
-            attention.calibrated(lambda layer: last.biases[layer]),
-        ):
+        with self.continuing(last), attention.calibrated(lambda layer: last.biases[layer]):
             if prompt.choices:
                 logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
                 names = prompt.choices
@@ -439,12 +479,22 @@ class NativeBackend(ABC):
 
     def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
         """Log-probability of an answer given projected visual tokens [tokens, dim]; a differentiable scalar."""
-        blocks = self.blocks(Selection.prune(len(tokens), np.arange(len(tokens))), tokens.grid)
+        everything = Selection.prune(len(tokens), np.arange(len(tokens)))
+        blocks = self.blocks(everything, tokens.grid)
         ids, _ = self.lay_out(prompt, blocks, tokens.grid)
         said = answer_ids(self.tokenizer, prompt, answer)
         full = torch.cat([ids, torch.tensor([said[:-1]], device=self.device, dtype=torch.int64)], dim=1)
         # generate() reads the answer under no_grad; here gradients flow to the features.
-        logits = self.forward(full, features, blocks, use_cache=False, logits_to_keep=len(said)).logits[0].float()
+        axes = self.place(full, everything, tokens.grid)
+        output = self.forward(
+            full,
+            self.given(features, everything, tokens),
+            blocks,
+            position_ids=None if axes is None else axes.for_library(),
+            use_cache=False,
+            logits_to_keep=len(said),
+        )
+        logits = output.logits[0].float()
         logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
         return logarithm
 

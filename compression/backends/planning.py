@@ -88,6 +88,12 @@ def check_reachable(plan: Plan, total: int, layers: int) -> None:
         InvalidBudget, InvalidParameter, InvalidStrategyText: as `acts_of` says.
     """
     first = plan.steps[0]
+    if first.compressor.info.reduces == "nothing" and first.budget.tokens(total) not in (None, total):
+        raise InvalidBudget(
+            f"{first.compressor.info.name} keeps all {total} visual tokens, got a budget of "
+            f"{first.budget.tokens(total)}; write {first.compressor.info.name}@1.0 or choose another strategy",
+            lowest=total,
+        )
     if first.stage is Stage.DECODER:
         acts_of(plan, total, total, layers)
     elif first.budget != Budget() or not first.compressor.info.adaptive:

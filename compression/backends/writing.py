@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from compression.backends.base import Prompt, Written
 from compression.backends.decoding import step
 from compression.backends.hooks import synchronise
-from compression.backends.prefill import Family, prefill, stop_if
+from compression.backends.prefill import Family, Pass, prefill, stop_if
 from compression.compressor import Cancel
 from compression.sight import as_it_is
 from compression.tokens import VisualTokens
@@ -22,6 +23,9 @@ class Writing(Family, Protocol):
 
     model: Any
     tokenizer: Any
+
+    def continuing(self, last: Pass) -> AbstractContextManager[None]:
+        """What holds while the library decodes behind a prefill."""
 
 
 @torch.no_grad()
@@ -65,7 +69,8 @@ def write(
                 break
             ids.append(token)
             if len(ids) < most:
-                scored, _ = step(family.model, token, cache, family.device)
+                with family.continuing(read):
+                    scored, _ = step(family.model, token, cache, family.device)
         texts.append(str(family.tokenizer.decode(ids, skip_special_tokens=True)).strip())
         steps.append(min(len(ids), most - 1))
     synchronise(family.device)

@@ -106,7 +106,7 @@ class SPARC(ZoomStrategy):
         if not found.findings:
             notices.append("No place to look at was found: the overview is all that the model sees.")
         elif not crops:
-            notices.append("The budget has no room for a crop beside the overview.")
+            notices.append(f"Nothing was added to the overview: the best box {more[0].reason}.")
         in_order = sorted(crops, key=lambda frame: (frame[1], frame[0]))
         shown = joined([*overview, *(crops[frame] for frame in in_order)])
         return looked(lens, shown, [*turns, *more], notices, in_order)
@@ -124,7 +124,7 @@ class SPARC(ZoomStrategy):
         """The crops by frame, those of the most confident findings, and a turn for each finding."""
         crops: dict[Box, VisualTokens] = {}
         turns: list[Turn] = []
-        for finding in findings[:MOST_CROPS]:
+        for finding in findings[: max(self.crops, MOST_CROPS)]:
             made: list[VisualTokens] = []
             reason = "is shown already"
             for frame in lens.frames(finding.box):

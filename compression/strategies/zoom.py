@@ -9,7 +9,7 @@ from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.grid import Box
 from compression.sight import Looked, Prospect, Sight, Turn
 from compression.tokens import Signal, VisualTokens
-from compression.zooming.boxes import Finding
+from compression.zooming.boxes import Finding, bounds
 from compression.zooming.lens import Lens, Reply, joined
 from compression.zooming.policy import rule
 from compression.zooming.search import Search, attended, writes, written
@@ -25,10 +25,10 @@ class Zoom(ZoomStrategy):
     """Answer on an overview, and look closer at one box inside the other until the model is sure.
 
     Score: none. A fixed policy in place of a trained agent. The model answers on the overview. As long as it is less
-    sure than the threshold, the most promising box is looked at: it must lie inside the previous one, and one with a
-    side below 28 pixels is expanded around its centre. Its crop, always of the original image, joins what the model is
-    shown, and the model answers again. The zoom ends when the model is sure, after 3 crops, when no box is left, or
-    when the next crop does not fit the budget.
+    sure than the threshold, the most promising box is looked at: it must lie inside the previous one as it was shown,
+    and one with a side below 28 pixels is expanded around its centre. Its crop, always of the original image, joins
+    what the model is shown, and the model answers again. The zoom ends when the model is sure, after 3 boxes, when no
+    box is left, or when the next crop does not fit the budget.
     Differs from the paper: GeoEyes is a model trained by reinforcement to call a zoom tool for up to 5 turns; its
     rewards for a box inside the previous one and for stopping early are fixed rules here, the model is asked for boxes
     of the last picture only, and boxes come from attention where the model cannot write them (as in sparc).
@@ -54,7 +54,7 @@ class Zoom(ZoomStrategy):
             BOXES,
             OVERVIEW,
             Parameter("sure", 0.9, "Probability of the answer from which the zoom ends.", 0.0, 1.0, reconstructed=True),
-            Parameter("zooms", MOST_ZOOMS, "Most crops.", 1, 5, reconstructed=True),
+            Parameter("zooms", MOST_ZOOMS, "Most boxes that are looked at.", 1, 5, reconstructed=True),
             SHARE,
         ),
         labels=("reconstruction: a fixed policy in place of the trained agent", LABEL),
@@ -110,6 +110,7 @@ class _Way:
         pictures: What is shown: the overview, then the crops.
         latest: What was added last.
         frames: What the crops show.
+        box: What the last crop showed, or the whole image: the next box must lie inside it.
     """
 
     lens: Lens
@@ -160,7 +161,7 @@ class _Way:
             )
             if crops:
                 self.frames += frames
-                self.box = box
+                self.box = bounds(frames)
                 self.show(crops)
                 return True
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compression.grid import Box
@@ -42,6 +43,16 @@ def overlap(one: Box, other: Box) -> float:
     shared = area(common(one, other))
     union = area(one) + area(other) - shared
     return shared / union if union > 0 else 0.0
+
+
+def bounds(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds some boxes, at least one.
+
+    >>> bounds([(0, 1, 2, 3), (1, 0, 3, 2)])
+    (0, 0, 3, 3)
+    """
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def encloses(outer: Box, inner: Box) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compression.grid import Box, TokenGrid
 from compression.tokens import VisualTokens
-from compression.zooming.boxes import Finding
+from compression.zooming.boxes import Finding, bounds
 from compression.zooming.fusion import fuse
 from compression.zooming.lens import Lens, Reply, joined
 from compression.zooming.regions import regions
@@ -114,5 +114,4 @@ def written(lens: Lens, pictures: Sequence[VisualTokens], how: Search, question:
 
 def around(grid: TokenGrid) -> Box:
     """The part of the image that the views of a grid show; a model that writes boxes reads pictures without padding."""
-    lefts, tops, rights, bottoms = zip(*(view.box for view in grid.views), strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
+    return bounds([view.box for view in grid.views])

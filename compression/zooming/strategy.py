@@ -14,6 +14,8 @@ from compression.tokens import VisualTokens
 from compression.zooming.lens import Lens, Reply
 
 MOST_CROPS = 6
+NO_LIMIT = 2**31 - 1
+"""Room in visual tokens where no budget was given."""
 SIDES = ("256", "512")
 
 BOXES = Parameter(
@@ -50,7 +52,7 @@ class ZoomStrategy(LookingStrategy):
     def check(self, prospect: Prospect, budget: int | None) -> int:
         """As `LookingStrategy.check`; without a budget there is room for everything."""
         if budget is None:
-            return MOST_CROPS * prospect.total + self.lowest(prospect)
+            return NO_LIMIT
         return super().check(prospect, budget)
 
     def unreachable(self, prospect: Prospect, budget: int, lowest: int) -> str:

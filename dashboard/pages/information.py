@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -65,7 +66,7 @@ class InformationPage:
 
 @dataclass(frozen=True)
 class Study:
-    """Decompositions that may be compared: one model, one way of estimating."""
+    """Decompositions that may be compared: one model, one way of estimating, the same samples."""
 
     key: str
     title: str
@@ -86,21 +87,44 @@ class Study:
 
 
 def studies(found: Sequence[Spectrum]) -> list[Study]:
-    """What is stored, by model, weights and method; those with several strategies first."""
-    groups: dict[str, list[Spectrum]] = {}
+    """What is stored, by model, weights, method and samples; those with several strategies first.
+
+    Spectra of one request belong together: the layers of an answer are resampled less often than the answer.
+    """
+    requests: dict[str, list[Spectrum]] = {}
     for one in found:
         if one.checkpoint is None:
-            method = one.method
-            key = f"{one.model.name} {one.model.revision[:12]} {method.intervention} {method.selection} {method.gate:g}"
-            groups.setdefault(f"{key} {method.measure}", []).append(one)
-    made = []
-    for key, members in groups.items():
-        first = members[0]
-        title = f"{first.model.name}, {first.method.intervention}, {first.method.selection}"
-        if first.method.measure != "broja":
-            title += f", {first.method.measure}"
-        made.append(Study(key, title, tuple(members)))
+            requests.setdefault(one.request, []).append(one)
+    groups: dict[str, list[Spectrum]] = {}
+    for members in requests.values():
+        groups.setdefault(_compared(next((one for one in members if one.layer is None), members[0])), []).extend(
+            members
+        )
+    made = [Study(key, _title(members), tuple(members)) for key, members in groups.items()]
+    twice = {title for title, times in Counter(one.title for one in made).items() if times > 1}
+    made = [replace(one, title=f"{one.title}, {_apart(one.members[0])}") if one.title in twice else one for one in made]
     return sorted(made, key=lambda study: -len({one.strategy for one in study.members}))
+
+
+def _compared(one: Spectrum) -> str:
+    """What two spectra share where a figure may hold both."""
+    method = " ".join(str(value) for value in asdict(one.method).values())
+    samples = one.asked[:12] or f"{one.samples}/{one.n}"
+    return f"{one.model.name} {one.model.revision[:12]} {method} {samples}"
+
+
+def _title(members: Sequence[Spectrum]) -> str:
+    first = members[0]
+    said = [first.model.name, first.method.intervention, first.method.selection]
+    said += [first.method.measure] if first.method.measure != "broja" else []
+    return ", ".join([*said, f"{_span([one.samples for one in members])} questions each"])
+
+
+def _apart(one: Spectrum) -> str:
+    """What tells two studies apart that have the same title."""
+    method = one.method
+    settings = f"gate {method.gate:g}, {method.partners} partners, {method.replicates:,} replicates, seed {method.seed}"
+    return f"{settings}, samples {one.asked[:6] or 'not recorded'}, weights {one.model.revision[:6]}"
 
 
 def _latest(spectra_: Any) -> list[Spectrum]:
@@ -158,8 +182,7 @@ def show(context: Context, study: str, strategy: str, owner: str | None, *, dark
     deep = chosen.deep_strategies()
     strategy = strategy if strategy in deep else next(iter(deep), "")
     answers = chosen.answers()
-    # In a figure of training the runs of one model are compared, whatever is chosen above.
-    training = _training(found, chosen.members[0].model.name)
+    training = _training(found, chosen.members[0])
     return [
         "",
         gr.update(visible=True),
@@ -172,8 +195,10 @@ def show(context: Context, study: str, strategy: str, owner: str | None, *, dark
     ]
 
 
-def _training(found: Sequence[Spectrum], model: str) -> list[tuple[str, list[Spectrum]]]:
-    moments = _latest(one for one in found if one.checkpoint is not None and one.model.name == model)
+def _training(found: Sequence[Spectrum], chosen: Spectrum) -> list[tuple[str, list[Spectrum]]]:
+    """The moments of the training of the chosen model, of whatever is chosen above; those estimated last."""
+    moments = [one for one in found if one.checkpoint is not None and one.model.name == chosen.model.name]
+    moments = _latest(one for one in moments if _compared(one) == _compared(moments[-1]))
     return [(title, sorted(group, key=lambda one: one.checkpoint or 0)) for title, group in spectra.by_task(moments)]
 
 

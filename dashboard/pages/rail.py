@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from compression.backends.wording import MOST_CHARACTERS
 from dashboard.markup import key
 from dashboard.pages.choice import MOST
+from dashboard.settings import LARGEST_SEED
 
 ACT = "window.keepmap.acts(element, trigger)"
 """Sends presses of [data-act] inside an HTML component to its click event, with all data- attributes (pages.js)."""
@@ -147,7 +149,7 @@ def build_rail() -> Rail:
                 show_label=False,
                 lines=2,
                 max_lines=4,
-                max_length=400,
+                max_length=MOST_CHARACTERS,
                 elem_id="question",
                 placeholder="Choose or write a question",
                 container=False,
@@ -194,7 +196,7 @@ def build_rail() -> Rail:
                 max_length=400,
             )
             seed = gr.Number(
-                label="Seed", value=0, precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed", buttons=[]
+                label="Seed", value=0, precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed", buttons=[]
             )
         with gr.Column(elem_id="go"):
             run = gr.Button("Compare", variant="primary", elem_id="run")

@@ -48,7 +48,7 @@ class Shown:
     @property
     def signature(self) -> str:
         """Changes when a pane changes, and only then."""
-        return self.comparison.id + "".join(pane.state[0] for pane in self.panes)
+        return self.comparison.id + "".join(pane.state[:2] for pane in self.panes)
 
 
 def load(context: Context, comparison_id: str) -> Shown:
@@ -223,11 +223,7 @@ def job_line(shown: Shown | None, job: JobRow, elapsed: float | None, before: in
         done = sum(pane.state not in ("waiting", "running") for pane in shown.panes) if shown else 0
         number = len(shown.panes) if shown else 0
         first = f"{min(done + 1, number)} of {number} strategies" if number else "Running"
-        running = next((pane for pane in shown.panes if pane.state == "running"), None) if shown else None
         rest = job.message
-        if running is not None and rest.startswith(running.title):
-            keeps_all = running.info is not None and running.info.reduces == "nothing"
-            rest = f"{running.title} is {'answering' if keeps_all else 'compressing and answering'}"
     share = round(100 * job.progress)
     return Markup(
         '<div class="job" role="status"><span class="t"><b>{}</b>, {}</span><div class="bar" role="progressbar" '

@@ -31,9 +31,26 @@ def test_an_image_without_a_list_has_no_annotation(tmp_path):
         "[1, 2]",
         '{"image": "a.tif"}',
         '{"image": "a", "question": "q", "answer": "x", "evidence": [[5, 5, 1, 1]]}',
+        "[" * 100_000,
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path, line):
     (tmp_path / "questions.jsonl").write_text("\n" + line + "\n")
     with pytest.raises(InvalidAnnotation, match="line 2 of questions.jsonl is not a question"):
         find_annotation(tmp_path / "a.tif", "q")
+
+
+def test_a_list_that_is_not_utf_8_is_refused_and_a_byte_order_mark_is_none_of_its_text(tmp_path):
+    write_annotations(tmp_path / "questions.jsonl", [LINE])
+    content = (tmp_path / "questions.jsonl").read_bytes()
+    (tmp_path / "questions.jsonl").write_bytes(b"\xef\xbb\xbf" + content)
+    assert read_annotations(tmp_path / "questions.jsonl") == [LINE]
+    (tmp_path / "questions.jsonl").write_bytes(content.replace(b"ship", b"sh\xefp"))
+    with pytest.raises(InvalidAnnotation, match="questions.jsonl is not text in UTF-8"):
+        find_annotation(tmp_path / "a.tif", "q")
+
+
+def test_a_list_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "questions.jsonl").mkdir()
+    with pytest.raises(InvalidAnnotation, match="questions.jsonl cannot be read: Is a directory"):
+        read_annotations(tmp_path / "questions.jsonl")

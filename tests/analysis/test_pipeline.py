@@ -109,6 +109,15 @@ def test_labels_and_notices_of_every_step_travel(embedded, inquiry):
     assert any("language" in notice for notice in run.notices)
 
 
+def test_a_run_says_how_many_of_its_outputs_are_class_tokens(embedded, inquiry):
+    run = execute(inquiry, CATALOGUE.plan("visionzip@1"), embedded, repeats=1, record=())
+    assert (
+        "1 of the 1 tokens after compression is the [CLS] token of a view, without a place on the map." in run.notices
+    )
+    plain = execute(inquiry, CATALOGUE.plan("divprune@64"), embedded, repeats=1, record=())
+    assert not any("[CLS]" in notice for notice in plain.notices)
+
+
 def test_an_adaptive_first_step_chooses_what_enters_and_the_last_one_the_mean(embedded, inquiry):
     run = execute(inquiry, CATALOGUE.plan("dualcomp+fastkv@40"), embedded, repeats=1)
     assert run.tokens_requested == 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.retention import evidence_recall, jaccard
+from analysis.retention import evidence_recall, jaccard, without_area
 from compression.grid import TokenGrid
 from compression.selection import Selection
 
@@ -21,6 +21,12 @@ def test_recall_counts_kept_tokens_and_those_merged_into_kept_ones():
 def test_a_token_merged_into_an_output_without_area_is_lost():
     nowhere = Selection.merge(4, [-1], [([0, 1, 2, 3], [0.25] * 4)])
     assert evidence_recall(nowhere, GRID, [(0, 0, 32, 32)]) == 0.0
+
+
+def test_only_outputs_of_sources_without_area_have_none():
+    assert without_area(Selection.prune(4, [0, 3])) == 0
+    assert without_area(Selection.merge(4, [-1], [([0, 1, 2, 3], [0.25] * 4)])) == 0
+    assert without_area(Selection.merge(4, [-1, 2, -1], [([4], [1.0]), ([2], [1.0]), ([5], [1.0])], extra=2)) == 2
 
 
 def test_a_box_smaller_than_a_token_marks_the_token_that_holds_it():

@@ -157,7 +157,7 @@ def by_retention(vlm: RandomLlava, tokens: VisualTokens, rounds: int) -> None:
 def by_strategy(vlm: RandomLlava, tokens: VisualTokens, names: Sequence[str], rounds: int) -> None:
     """Print what each strategy takes of the prefill that it shortens."""
     looking = [name for name in names if CATALOGUE.build(name).info.stage in LOOKS]
-    missing = [name for name in names if name not in looking and CATALOGUE.get(name).info.missing(vlm.provides)]
+    missing = [name for name in names if name not in looking and CATALOGUE.build(name).info.missing(vlm.provides)]
     for left_out, why in ((looking, "encode the image anew"), (missing, "the model lacks a signal")):
         if left_out:
             print(f"\nleft out, {why}: {', '.join(left_out)}")

@@ -26,6 +26,13 @@ def test_published_averages_of_576_tokens_over_32_layers(layer: int, average: in
     assert FastV(layer=layer).schedule(576, average, 32) == (Act(layer, kept),)
 
 
+@pytest.mark.parametrize(("layer", "has_earlier"), [(1, False), (2, True)])
+def test_an_earlier_layer_is_advised_only_where_there_is_one(layer: int, has_earlier: bool) -> None:
+    with pytest.raises(InvalidBudget, match="write at least") as refused:
+        FastV(layer=layer).schedule(256, 1, 6)
+    assert ("or cut at an earlier layer" in str(refused.value)) == has_earlier
+
+
 @given(st.integers(2, 64), st.integers(1, 5000), st.data())
 def test_a_single_cut_solves_the_published_equation(layers: int, total: int, data: st.DataObject) -> None:
     layer = data.draw(st.integers(1, layers - 1))

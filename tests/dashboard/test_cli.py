@@ -131,6 +131,7 @@ def test_expected_answer_evidence_and_choices_can_be_given(scene, capsys):
         ("divprune@0", "at least 1 visual token"),
         ("divprune@-4", "a budget is a retention ratio"),
         ("divprune@1.5", "a budget is a retention ratio"),
+        ("identity@0.5", "identity keeps all 256 visual tokens, got a budget of 128"),
         ("divprune@257", "above the 256 visual tokens"),
         ("fastv@10", "write at least 44"),
         ("fastv:layer=9@128", "got layer 9"),
@@ -223,7 +224,79 @@ def test_real_images_are_asked_about_and_labelled_as_outside_the_models_domain(c
     assert all("out of domain" in one["labels"] for one in told["runs"])
 
 
-@pytest.mark.parametrize(("question", "message"), [("", "is empty"), ("xyzzy plugh", "knows no word")])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["run", COUNT, "-s", "identity"],
+        ["serve"],
+        ["pid", "--regimes", "2"],
+        ["train-embedded", "--minutes", "1"],
+        ["sweep", "sweep.toml"],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_device_that_is_not_there_is_one_line_before_anything_runs(scene, capsys, monkeypatch, verb):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Path("sweep.toml").write_text('name = "a"\nstrategies = ["identity"]\nquestions = "' + str(scene.parent) + '"\n')
+    name, *words = verb
+    image = [str(scene)] if name == "run" else []
+    assert main([name, *image, *words, "--device", "cuda"]) == 2
+    told = capsys.readouterr().err
+    assert "this machine has no CUDA GPU that PyTorch can use; use auto or cpu" in told
+    assert told.count("\n") == 1
+    assert not _count(Path("keepmap.db"), "SELECT COUNT(*) FROM v_runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--choice", "two"), "answers to choose among are 2 to 64, got 1"),
+        (("--choice", "two", "--choice", "Two"), "the choice 'two' is given twice"),
+        (("--choice", "two", "--choice", "six", "--expected", "banana"), "'banana' is none of the answers"),
+        (("--expected", "banana"), "'banana' is none of the answers to choose among: zero, one"),
+        (("--evidence", "300,0,310,10"), "lies outside the image of 256 x 256 pixels"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_answers_and_evidence_that_cannot_be_are_refused_in_one_line(scene, capsys, arguments, message):
+    assert run(scene, COUNT, "-s", "identity", *arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not Path("keepmap.db").exists()
+
+
+def test_the_hint_opens_the_store_that_was_written(scene, capsys):
+    assert run(scene, COUNT, "-s", "identity", "--db", "sqlite:///my runs.db") == 0
+    assert "keepmap serve --db 'sqlite:///my runs.db', then /?comparison=" in capsys.readouterr().out
+    assert run(scene, COUNT, "-s", "identity", "--db", "sqlite:///:memory:") == 0
+    printed = capsys.readouterr().out
+    assert "Open it" not in printed
+    assert "The store was in memory and is gone" in printed
+
+
+def test_a_run_that_dies_leaves_failed_panes_and_no_waiting_ones(scene, monkeypatch):
+    def dies(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.pipeline.execute", dies)
+    assert run(scene, COUNT, "-s", "identity", "-s", "fastv@128") == 130
+    with open_store("sqlite:///keepmap.db") as store:
+        [comparison] = store.comparisons()
+        assert [pane.state for pane in comparison.panes] == ["failed", "failed"]
+        assert "The run stopped before its end: KeyboardInterrupt" in comparison.panes[0].reason
+        assert [job.state for job in store.jobs()] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("", "is empty"),
+        ("xyzzy plugh", "knows no word"),
+        ("How many ships are there? " * 100, "2,599 characters, up to 2,000"),
+    ],
+    ids=["empty", "unknown", "long"],
+)
 def test_a_question_that_cannot_be_asked_is_one_line(scene, capsys, question, message):
     assert run(scene, question, "-s", "identity") == 2
     assert message in capsys.readouterr().err
@@ -240,7 +313,14 @@ def test_a_question_that_cannot_be_asked_is_one_line(scene, capsys, question, me
         (["run", "a.tif", "q", "-s", "identity", "--repeats", "0"], "repeats must lie in 1"),
         (["scenes", "x", "--count", "0"], "--count must be at least 1"),
         (["scenes", "x", "--size", "300"], "multiple of 256"),
-        (["scenes", "x", "--seed", "-1"], "--seed must be at least 0"),
+        (["scenes", "x", "--seed", "-1"], "--seed must be a whole number from 0 to 4294967295, got -1"),
+        (["run", "a.tif", "q", "-s", "identity", "--seed", "-1"], "--seed must be a whole number from 0"),
+        (["run", "a.tif", "q", "-s", "identity", "--seed", "4294967296"], "to 4294967295, got 4294967296"),
+        (["train-embedded", "--seed", "4294967296"], "to 4294967295, got 4294967296"),
+        (["train-embedded", "--output", "/dev/null"], "/dev/null is a file; name a folder"),
+        (["run", ".", "q", "-s", "identity"], "'.' is a folder; give the path of a local image"),
+        (["run", "/dev/null", "q", "-s", "identity"], "'null' is no regular file"),
+        (["scenes", "x" * 300], "cannot be written: File name too long"),
         (["train-embedded", "--minutes", "-1"], "--minutes must be above 0"),
         (["train-embedded", "--resume"], "nothing to resume"),
         (["train-embedded", "--steps", "10,20"], "four whole numbers"),
@@ -294,6 +374,10 @@ def test_a_killed_run_leaves_a_store_that_opens_and_shows_no_half_run(scene, tmp
     with open_store(f"sqlite:///{database}") as store:
         found = store.find()
         assert 1 <= len(found) < 8
+        assert [job.state for job in store.fail_orphans(-1.0)] == ["failed"]
+        states = [pane.state for pane in store.comparison(found[0].comparison).panes]
+        assert set(states) <= {"done", "failed"}
+        assert states[-1] == "failed"
         assert all(store.get(row.run).selection.tokens == 256 for row in found)
     assert _count(database, "SELECT COUNT(*) FROM v_choices") == 7 * len(found)
 

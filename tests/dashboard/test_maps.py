@@ -173,6 +173,7 @@ def test_evidence_that_is_not_known_cannot_be_switched() -> None:
         ("fastv@0.1", 256, "26 of 256 asked"),
         ("fastv@0.1", None, "10 % asked"),
         ("fastv@26", None, "26 tokens asked"),
+        ("visionzip@1", None, "1 token asked"),
         ("visionzip@0.5+fastv@0.1", 256, "26 of 256 asked"),
         ("visionzip@0.5+gone@0.1", None, "10 % asked"),
         ("dualcomp", 256, ""),

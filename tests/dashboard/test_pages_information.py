@@ -12,8 +12,10 @@ import pid
 from analysis.beliefs import INTERVENTIONS, SELECTIONS
 from analysis.spectrum import ATOMS, Interval, Spectrum
 from dashboard import spectra
+from dashboard.bundled import INFORMED
 from dashboard.context import Context
 from dashboard.pages.information import conditions, self_test, show, studies
+from dashboard.samples import add_information
 from tests.dashboard.page import opened
 from tests.factories import make_spectrum
 
@@ -76,6 +78,49 @@ def test_decompositions_of_another_way_are_not_in_one_figure(ours):
     first, second = studies(ours.store.find_spectra())
     assert {len(first.members), len(second.members)} == {1}
     assert "Uniform" not in texts(shown(ours, first.key))
+
+
+@pytest.mark.parametrize(
+    ("facts", "method"),
+    [
+        ({"asked": "a" * 64}, {}),
+        ({"samples": 8, "n": 64}, {}),
+        ({}, {"seed": 3}),
+        ({}, {"replicates": 200}),
+        ({}, {"partners": 4}),
+    ],
+    ids=["samples", "n", "seed", "replicates", "partners"],
+)
+def test_other_samples_seeds_replicates_or_counts_are_not_in_one_figure(facts, method):
+    other = member(1, "uniform_grid@0.25", 0.25, **facts)
+    other = replace(other, method=replace(other.method, **method))
+    made = studies([member(0), other])
+    assert [len(study.members) for study in made] == [1, 1]
+    assert len({study.title for study in made}) == 2
+
+
+def test_layers_stay_with_their_answer_though_resampled_less_often():
+    answer = member(0)
+    layer = replace(member(1), layer=2, request=answer.request, method=replace(answer.method, replicates=200))
+    (study,) = studies([answer, layer])
+    assert study.answers() == [answer]
+    assert study.deep_strategies() == [layer.strategy]
+
+
+def test_every_table_says_how_many_questions_were_asked():
+    odd = member(0, samples=4321, differences=member(2, "dualcomp@0.25").differences)
+    panels = [("quarter", [odd])]
+    tables = (spectra.spectrum_table([odd]), spectra.difference_table([odd]), spectra.curve_table(panels, "layer"))
+    for table in tables:
+        assert "Questions" in table
+        assert "<td>4,321</td>" in table
+
+
+def test_the_bundled_decompositions_are_one_study_of_all_strategies(ours):
+    add_information(ours.store)
+    chosen, *rest = studies(ours.store.find_spectra())
+    assert {one.strategy for one in chosen.members} == set(INFORMED)
+    assert {one.method.intervention for study in rest for one in study.members} == {"mean"}
 
 
 def test_the_latest_of_equal_decompositions_counts():

@@ -10,8 +10,10 @@ import pytest
 from compression.sight import Turn
 from compression.strategies import CATALOGUE
 from dashboard.facts import facts_of, shown_layer
+from dashboard.report import run_json
 from dashboard.results import PaneView, budget_words, label_words, results
 from dashboard.tables import COLUMNS, Numbered, csv_text, numbers_table, turns_tables
+from storage.views import TURN_COLUMNS
 from tests.factories import make_comparison, make_run
 
 
@@ -120,6 +122,13 @@ def test_evidence_is_counted_as_the_runs_own_recall_says() -> None:
     assert facts.evidence_kept == round(16 * (facts.evidence_recall or 0))
 
 
+def test_evidence_that_was_merged_is_not_said_to_be_kept() -> None:
+    facts = replace(facts_of(make_run(strategy="divprune@0.25")), evidence=1, evidence_kept=1)
+    merging = PaneView("A", "visionzip@64", "done", facts=replace(facts, merged=3))
+    assert "1 of 1 patch kept or merged" in results([merging])
+    assert "1 of 1 patch kept<" in results([replace(merging, facts=replace(facts, merged=0))])
+
+
 def test_the_csv_has_full_precision_and_a_column_per_answer() -> None:
     _, runs = make_comparison(1)
     rows = [Numbered(position, "title", facts_of(run)) for position, run in enumerate(runs)]
@@ -175,3 +184,12 @@ def test_the_evidence_of_a_zoom_is_what_it_showed_at_full_resolution() -> None:
 def test_a_zoom_without_a_budget_has_no_limit_and_no_router() -> None:
     view = PaneView("Zoom", "zoom", "waiting", total=256, info=CATALOGUE.get("zoom").info)
     assert budget_words(view) == "no limit"
+
+
+def test_turns_have_the_names_of_the_view_in_json() -> None:
+    first, second, third = run_json(replace(make_run(), turns=TURNS))["turns"]
+    assert tuple(first) == TURN_COLUMNS[1:]
+    assert [second[name] for name in ("left", "top", "right", "bottom")] == [10.4, 20.0, 60.0, 1190.6]
+    assert (first["confidence"], second["tokens_spent"], second["answer_before"]) == (None, 1100, "blue")
+    assert (third["accepted"], third["reason"]) == (False, "<b>too small</b>")
+    assert run_json(make_run())["turns"] == []

@@ -142,6 +142,17 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
     assert told.count("\n") == 1
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file():
+    Path("sweep.toml").write_text("\ufeff" + BASE + SCENES, encoding="utf-8")
+    assert read_sweep(Path("sweep.toml")).name
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused():
+    Path("sweep.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(InvalidSweep, match="sweep.toml is nested too deeply"):
+        read_sweep(Path("sweep.toml"))
+
+
 def test_a_file_that_is_no_text_is_refused():
     Path("sweep.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidSweep, match="sweep.toml is not TOML"):

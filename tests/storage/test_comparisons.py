@@ -91,7 +91,9 @@ def test_a_pane_that_is_not_there_cannot_be_set(store):
 
 def test_a_pane_in_no_known_state_is_refused(store):
     comparison, _ = make_comparison()
-    with pytest.raises(NotStorable, match="one of waiting, running, done, refused, failed, cancelled, got 'odd'"):
+    with pytest.raises(
+        NotStorable, match="one of waiting, running, done, refused, failed, cancelled, deleted, got 'odd'"
+    ):
         store.add_comparison(replace(comparison, panes=(Pane("identity@1.0", state="odd"),)))
 
 
@@ -135,7 +137,7 @@ def test_deleting_a_run_empties_its_pane_and_says_so(store):
     comparison, runs = stored(store)
     store.delete(runs[1].id)
     pane = store.comparison(comparison.id).panes[1]
-    assert (pane.run, pane.state, pane.reason) == (None, "cancelled", "The run of this pane was deleted.")
+    assert (pane.run, pane.state, pane.reason) == (None, "deleted", "The run of this pane was deleted.")
 
 
 def test_a_comparison_goes_with_its_last_run(store):

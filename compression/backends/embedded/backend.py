@@ -19,6 +19,7 @@ from compression.backends.embedded.model import IMAGE_MEAN
 from compression.backends.embedded.textures import PATCH, VIEW
 from compression.backends.llava import LlavaBackend
 from compression.backends.sequence import PLACEHOLDER
+from compression.backends.wording import check_wording
 from compression.compressor import Route
 from compression.errors import InvalidQuestion
 from compression.grid import Box, TokenGrid, View
@@ -222,9 +223,11 @@ class EmbeddedBackend(LlavaBackend):
         """The question in the model's words; the template's answers are the choices unless others are given.
 
         Raises:
-            InvalidQuestion: empty, no word of it is known, or a choice is not one word that the model knows.
+            InvalidQuestion: empty, no word of it is known, a choice is not one word that the model knows, or as
+                `check_wording` says.
         """
         question = question.strip()
+        check_wording(question, [_word(choice) or choice for choice in choices])
         if not question:
             raise InvalidQuestion("the question is empty; write one, for example: How many ships are there?")
         unknown = questions.unknown_words(question)

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
+from compression.backends.device import choose_device
 from compression.backends.embedded.assembly import assemble
 from compression.backends.embedded.cells import MOST_CELLS
 from compression.backends.embedded.choosing import choose_tokens, places
@@ -81,7 +82,7 @@ def train(
         minutes: time to aim for; turned into steps by a short measurement and written to the log.
         steps: steps per stage, instead of `minutes`; with the same seed it repeats a run.
         seed: of weights, scenes and questions.
-        device: auto, cpu or a torch device.
+        device: auto, cpu or cuda.
         resume: continue the run in `output` with its own seed and steps.
         log: receives one line at a time.
         size: widths and depths; the shipped ones if left out.
@@ -91,10 +92,13 @@ def train(
         stop_after: end as if interrupted after this many steps of this call; for tests.
 
     Raises:
-        ValueError: if neither minutes nor steps are given, or there is nothing to resume.
+        DeviceUnavailable: this machine does not have the device.
+        ValueError: if neither minutes nor steps are given, there is nothing to resume, or the output is a file.
     """
+    place = torch.device(choose_device(device))
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; name a folder to train in")
     output.mkdir(parents=True, exist_ok=True)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     plan_file = output / "state" / "plan.json"
     if resume:
         if not plan_file.exists():

@@ -114,7 +114,7 @@ def test_writing_can_be_cancelled_and_leaves_no_hook(llava):
     assert hooks_on(vlm) == before
 
 
-@pytest.mark.parametrize("family", FAMILIES[1:], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [one for one in FAMILIES[1:] if one.axes == 1], ids=lambda family: family.name)
 @pytest.mark.parametrize("strategy", ["sparc", "zoom@1.0"])
 def test_families_of_one_picture_refuse_a_zoom_before_anything_runs(family, strategy, tmp_path):
     vlm = load_model(str(family.save(tmp_path)), device="cpu")

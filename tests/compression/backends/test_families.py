@@ -21,7 +21,7 @@ from compression.backends.base import Prompt
 from compression.backends.llava import PROVIDES
 from compression.backends.sequence import rearranged
 from compression.compressor import Budget, Context, Plan, Step
-from compression.errors import MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
+from compression.errors import InvalidGrid, MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
 from compression.layer import Heads
 from compression.selection import Selection
 from compression.sight import looking
@@ -31,7 +31,7 @@ from compression.strategies.sparsevlm import rating_words
 from compression.tokens import Signal, VisualTokens
 from dashboard.cli import main
 from tests.compression.backends.conftest import WORDS
-from tests.compression.backends.families import FAMILIES, Family, Size, packing
+from tests.compression.backends.families import FAMILIES, Family, Size, ids_of_axes, packing
 from tests.compression.backends.test_llava import hooks_on, masked_reference, word_logs
 from tests.contracts.toys import PER_HEAD
 
@@ -85,6 +85,37 @@ class Case:
         counts = iter(np.bincount(np.array(entries) * views // len(self.packed()), minlength=views))
         return torch.tensor([[token for one in coded for token in ([4] * next(counts) if one == 4 else [one])]])
 
+    def inputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """What the stock model is given."""
+        types = {"mm_token_type_ids": (ids == 4).int()} if self.family.axes > 1 else {}
+        return {"input_ids": ids, **self.family.read(self.folder, self.image), **types}
+
+    def beside(self, ids: Tensor) -> dict[str, Any]:
+        """Position ids and planes of the uncompressed picture, where the family has them; see `masked_reference`."""
+        if self.family.axes == 1:
+            return {}
+        view = self.tokens.grid.views[0]
+        made = self.stock.get_image_features(**self.family.read(self.folder, self.image), return_dict=True)
+        planes = [torch.cat(list(plane)) for plane in getattr(made, "deepstack_features", None) or ()]
+        return {"positions": ids_of_axes(ids[0].tolist(), (view.rows, view.cols)), "planes": planes}
+
+    def without(self, kept: set[int]) -> Tensor:
+        """Logits [vocabulary] of the stock model that never had the other visual tokens.
+
+        With ids of one axis its sequence is shorter, with several all is there and the others are masked.
+        """
+        if self.family.axes > 1:
+            packed = self.packed()
+            ids = self.ids(range(len(packed)))
+            start = ids[0].tolist().index(4)
+            dropped = [start + token for token in range(len(packed)) if token not in kept]
+            return masked_reference(self.stock, ids, packed, dropped, 0, **self.beside(ids))[-1]
+        entries = self.kept_entries(kept)
+        ids = self.ids(entries)
+        embedded = self.stock.get_input_embeddings()(ids).clone()
+        embedded[0, (ids[0] == 4).nonzero()[:, 0]] = self.packed()[entries]
+        return self.stock(inputs_embeds=embedded).logits[0, -1]
+
 
 _CASES: dict[tuple[str, Size], Case] = {}
 
@@ -98,7 +129,11 @@ def case(request, tmp_path_factory) -> Case:
 
 
 each_size = pytest.mark.parametrize("case", SIZES, indirect=True)
+each_tiled_size = pytest.mark.parametrize("case", [one for one in SIZES if one.values[0][0].is_tiled], indirect=True)
 each_family = pytest.mark.parametrize("case", ONE_EACH, indirect=True)
+each_tiled_family = pytest.mark.parametrize(
+    "case", [one for one in ONE_EACH if one.values[0][0].is_tiled], indirect=True
+)
 
 
 def said_logs(logits: Tensor) -> Tensor:
@@ -125,7 +160,7 @@ def prompt(*choices: str) -> Prompt:
 def test_identity_gives_the_stock_models_logits(case: Case) -> None:
     ours = case.vlm.generate(case.tokens, prompt(*WORDS), CATALOGUE.plan("identity"))
     ids = case.ids(range(len(case.packed())))
-    theirs = said_logs(case.stock(input_ids=ids, **case.family.read(case.folder, case.image)).logits[0, -1])
+    theirs = said_logs(case.stock(**case.inputs(ids)).logits[0, -1])
     assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
 
 
@@ -134,8 +169,7 @@ def test_identity_gives_the_stock_models_logits(case: Case) -> None:
 def test_sixteen_tokens_of_a_free_answer_are_those_of_the_stock_model(case: Case) -> None:
     ours = case.vlm.generate(case.tokens, prompt(), CATALOGUE.plan("identity"), max_new_tokens=16)
     ids = case.ids(range(len(case.packed())))
-    pictures = case.family.read(case.folder, case.image)
-    theirs = case.stock.generate(input_ids=ids, **pictures, max_new_tokens=16, do_sample=False)[0, ids.shape[1] :]
+    theirs = case.stock.generate(**case.inputs(ids), max_new_tokens=16, do_sample=False)[0, ids.shape[1] :]
     assert ours.text == case.vlm.tokenizer.decode(theirs, skip_special_tokens=True).strip()
 
 
@@ -155,14 +189,11 @@ def test_each_token_of_the_grid_is_the_entry_that_the_stock_model_reads_there(ca
 @pytest.mark.parametrize("strategy", ["uniform_grid@9", "random_subset@5"])
 def test_tokens_removed_before_the_model_leave_with_the_newlines_of_empty_rows(case: Case, strategy: str) -> None:
     ours = case.vlm.generate(case.tokens, prompt(*WORDS), CATALOGUE.plan(strategy))
-    entries = case.kept_entries(set(ours.selection.anchor.tolist()))
-    ids = case.ids(entries)
-    embedded = case.stock.get_input_embeddings()(ids).clone()
-    embedded[0, (ids[0] == 4).nonzero()[:, 0]] = case.packed()[entries]
-    theirs = said_logs(case.stock(inputs_embeds=embedded).logits[0, -1])
-    assert torch.allclose(torch.tensor(ours.log_probabilities), theirs, atol=1e-5)
-    assert ours.sequence_per_layer == (ids.shape[1],) * 4
+    kept = set(ours.selection.anchor.tolist())
+    assert torch.allclose(torch.tensor(ours.log_probabilities), said_logs(case.without(kept)), atol=1e-5)
+    assert ours.sequence_per_layer == (case.ids(case.kept_entries(kept)).shape[1],) * 4
     assert ours.tokens_per_layer == (len(ours.selection),) * 4
+    assert ours.selection.diagnostics["positions"] == ("renumbered" if case.family.axes == 1 else "original")
 
 
 @each_family
@@ -185,7 +216,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
     dropped = [place for entry, place in enumerate(places) if entry not in {*entries, *newlines}]
     assert dropped
     for number in range(6):
-        logits = masked_reference(case.stock, ids, packed, dropped, layer)
+        logits = masked_reference(case.stock, ids, packed, dropped, layer, **case.beside(ids))
         if number == 0:
             assert torch.allclose(torch.tensor(scored.log_probabilities), said_logs(logits[-1]), atol=1e-5)
         said.append(int(logits[-1].argmax()))
@@ -196,8 +227,7 @@ def test_a_cut_inside_equals_masking_in_the_prefill_and_in_each_step(case: Case,
 
 
 @each_size
-@torch.no_grad()
-def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
+def test_signals_are_those_that_are_declared(case: Case) -> None:
     signals, count, views = case.tokens.signals, len(case.tokens), len(case.tokens.grid.views)
     inside = {Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION}
     inside |= {Signal.ENCODER_BLOCKS, Signal.CROPS} & case.vlm.provides  # what the model can do, not what it says
@@ -207,6 +237,12 @@ def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
         assert torch.isfinite(values).all(), name
         wanted = views if name in (Signal.CLS_FEATURE, Signal.CLS_QUERY) else count
         assert values.shape[1 if name in PER_HEAD else 0] == wanted, name
+
+
+@each_tiled_size
+@torch.no_grad()
+def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
+    signals = case.tokens.signals
     eager = case.family.model.from_pretrained(case.folder, attn_implementation="eager").eval()
     pixels, cut = case.vlm.cut(case.image, case.size)
     told = tower(eager)(pixels, output_attentions=True)
@@ -224,7 +260,7 @@ def test_signals_are_those_of_an_eager_tower(case: Case) -> None:
         assert torch.allclose(signals[Signal.CLS_ATTENTION], rows[:, on_image], atol=1e-5)
     else:
         # Tiles that were interpolated have no patches of their own.
-        first = len(case.tokens.grid.views[0]) if case.family.name == "llava_onevision" else count
+        first = len(case.tokens.grid.views[0]) if case.family.name == "llava_onevision" else len(case.tokens)
         told_so = pooled(received, case.family.merge).flatten()
         assert torch.allclose(signals[Signal.RECEIVED_ATTENTION][:first], told_so[:first], atol=1e-5)
 
@@ -239,7 +275,7 @@ def gradient(size: Size) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", [(400, 400), (500, 1000), (910, 370), (300, 1900), (640, 830)], ids=str)
-@each_family
+@each_tiled_family
 def test_boxes_say_which_pixels_a_token_was_made_of(case: Case, size: Size) -> None:
     pixels, views = case.vlm.cut(gradient(size), size)
     mean, std = (
@@ -263,6 +299,11 @@ def test_boxes_say_which_pixels_a_token_was_made_of(case: Case, size: Size) -> N
 @pytest.mark.parametrize("size", [(32, 32), (700, 90), (1, 500), (2000, 1333), (5000, 5000), (123, 457)], ids=str)
 @each_family
 def test_the_grid_is_that_of_the_original_however_small_it_was_read(case: Case, size: Size) -> None:
+    if not case.family.is_tiled and max(size) > 200 * min(size):
+        for ask in (case.vlm.wanted_size, case.vlm.count_tokens, case.vlm.notices):
+            with pytest.raises(InvalidGrid, match="500 × 1 pixels.*at most 200 times the shorter one; choose a part"):
+                ask(size)
+        return
     wanted = case.vlm.wanted_size(size)
     assert max(wanted) <= max(*size, 600)
     tokens = case.vlm.encode(np.zeros((*wanted, 3), np.uint8), size)
@@ -275,6 +316,10 @@ def test_the_grid_is_that_of_the_original_however_small_it_was_read(case: Case, 
 
 @each_size
 def test_the_patches_that_are_counted_are_those_that_the_tower_read(case: Case) -> None:
+    if not case.family.is_tiled:
+        read = case.family.read(case.folder, case.image)["pixel_values"]
+        assert case.vlm.patches_per_view(case.tokens.grid) == (len(read),)
+        return
     pixels, _ = case.vlm.cut(case.image, case.size)
     patches = (pixels.shape[-2] // 8) * (pixels.shape[-1] // 8)
     assert case.vlm.patches_per_view(case.tokens.grid) == (patches,) * len(pixels)
@@ -285,7 +330,7 @@ def test_the_patches_that_are_counted_are_those_that_the_tower_read(case: Case) 
 def test_notices_tell_what_a_model_does_not_see(case: Case) -> None:
     assert any("smaller things vanish" in notice for notice in case.vlm.notices((5000, 5000)))
     squeezed = any("not square" in notice or "shape of its tiles" in notice for notice in case.vlm.notices((640, 830)))
-    assert squeezed == (case.family.name not in ("llava_next", "llava_onevision"))
+    assert squeezed == (case.family.is_tiled and case.family.name not in ("llava_next", "llava_onevision"))
 
 
 @each_family
@@ -423,6 +468,8 @@ def tower(model: Any) -> Any:
 
 
 def tower_layers(vlm: Any) -> Any:
+    if hasattr(vlm.model.model, "visual"):
+        return vlm.model.model.visual.blocks
     encoder = tower(vlm.model).encoder
     return encoder.layer if hasattr(encoder, "layer") else encoder.layers
 
@@ -497,7 +544,8 @@ def everything(case: Case) -> Selection:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "case", [pytest.param((family, family.sizes[-1]), id=family.label) for family in FAMILIES if family.merge > 1],
+    "case", [pytest.param((family, family.sizes[-1]), id=family.label) for family in FAMILIES
+     if family.is_tiled and family.merge > 1],
     indirect=True,
 )  # fmt: skip
 def test_a_shuffled_token_is_made_of_the_patches_in_its_box(case: Case) -> None:

@@ -123,6 +123,13 @@ def test_a_crop_that_does_not_fit_the_budget_is_a_turn_that_says_so():
     assert len(looked.tokens) == lowest + 13 * 13
 
 
+def test_without_room_for_any_crop_the_run_says_why():
+    sight = sighted([written((0, 0, 100, 100))], size=(512, 512))
+    looked = SPARC(rollouts=1).look(sight, SPARC().lowest(sight.prospect), CONTEXT)
+    notes = looked.selection.diagnostics["notes"]
+    assert "Nothing was added to the overview: the best box does not fit the budget." in notes
+
+
 def test_a_budget_without_room_for_the_overview_is_refused_before_anything_is_read():
     sight = sighted([], size=(512, 512))
     lowest = SPARC().lowest(sight.prospect)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +87,9 @@ def test_boxes_lie_inside_each_other_and_there_are_at_most_three():
     sight.__dict__["lens"] = Nested(sight, None)
     looked = Zoom(share=1.0).look(sight, None, CONTEXT)
     accepted = [turn.box for turn in looked.turns if turn.is_accepted]
-    for outer, inner in itertools.pairwise(accepted):
+    assert len(accepted) > 2
+    shown = [accepted[0], *looked.crops]
+    for outer, inner in zip(shown, accepted[1:], strict=False):
         assert encloses(outer, inner)
     assert len(looked.crops) <= 3
     assert len(sight.lens.asked) <= 3, "the last crop is asked about by the answer itself"
