@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from dashboard.facts import RunFacts
-from dashboard.markup import EMPTY, LETTERS, join, key, verdict
+from dashboard.markup import EMPTY, LETTERS, answer_of, join, key, verdict
 
 COLUMNS = (
     "letter",
@@ -168,7 +168,7 @@ def _line(row: Numbered) -> Markup:
     return Markup('<tr><th scope="row">{}&ensp;{}</th><td class="l">{} {}</td>{}</tr>').format(
         key(row.position),
         row.title,
-        facts.answer,
+        answer_of(facts.answer),
         verdict(facts.is_correct, capital=False),
         join(Markup("<td>{}</td>").format(number) for number in numbers),
     )
