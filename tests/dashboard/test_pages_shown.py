@@ -194,6 +194,14 @@ def test_text_from_outside_is_escaped_in_title_and_list(ours: Context, tmp_path:
     assert "<script" not in run_table(find(ours, Filters(), None), local=True)
 
 
+@pytest.mark.parametrize("link", ["", "../etc", "A" * 32, "0" * 31])
+def test_a_link_that_is_none_is_named(ours: Context, link: str) -> None:
+    for look in (lambda: load(ours, link), lambda: following.comparison_of_run(ours, link)):
+        with pytest.raises(NotFound, match="is no id, which has 32 digits") as refused:
+            look()
+        assert repr(link) in str(refused.value)
+
+
 def test_a_long_answer_is_whole_in_its_title_and_two_lines_in_tables(ours: Context) -> None:
     _, (run, *_) = make_comparison()
     whole = "a long grey hall " * 6
