@@ -33,16 +33,35 @@ def prefill_flops(architecture: Architecture, sequence_per_layer: Sequence[int])
     return 2 * total
 
 
+def decode_flops(architecture: Architecture, sequence_per_layer: Sequence[int], steps: int) -> int:
+    """Estimated floating-point operations of decoding steps that follow a prefill: one position each, which sees all.
+
+    As `prefill_flops`, with attention 2·n·heads·h where n positions are seen; the output head is left out as there.
+
+    Args:
+        sequence_per_layer: Positions that each layer holds after the prefill.
+        steps: How many; each adds a position.
+    """
+    a = architecture
+    fixed = a.dim * a.head_dim * (2 * a.heads + 2 * a.kv_heads) + 3 * a.dim * a.ffn
+    seen = sum(steps * n + steps * (steps + 1) // 2 for n in sequence_per_layer)
+    return 2 * (len(sequence_per_layer) * steps * fixed + 2 * seen * a.heads * a.head_dim)
+
+
 def encode_flops(architecture: Architecture, patches_per_view: Sequence[int]) -> int:
     """Estimated floating-point operations of the vision encoder: 4nd² + 2n²d + 2ndm multiply-adds a layer, times two.
 
-    n counts the patches of a view and its [CLS]. Left out: patch embedding, norms, softmax, projector.
+    n counts the patches of a view and its [CLS], where it has one. A gated MLP has 3ndm, and in a layer with windows of
+    w patches attention has 2nwd, as if all windows were whole. Left out: patch embedding, norms, softmax, projector.
     """
     a, total = architecture, 0
     for patches in patches_per_view:
-        n = patches + 1
-        total += 4 * n * a.encoder_dim**2 + 2 * n * n * a.encoder_dim + 2 * n * a.encoder_dim * a.encoder_ffn
-    return 2 * a.encoder_layers * total
+        n = patches + a.encoder_has_cls
+        same = 4 * n * a.encoder_dim**2 + (3 if a.encoder_is_gated else 2) * n * a.encoder_dim * a.encoder_ffn
+        whole, windowed = a.encoder_layers - a.encoder_windowed_layers, a.encoder_windowed_layers
+        seen = whole * n + windowed * min(n, a.encoder_window)
+        total += a.encoder_layers * same + 2 * n * seen * a.encoder_dim
+    return 2 * total
 
 
 def merged_encode_flops(

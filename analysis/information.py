@@ -135,6 +135,7 @@ def inform(
             family=families[beliefs.task, beliefs.choices],
             request=digest_of(vlm, samples, plan, settings, (beliefs.task, beliefs.choices)),
             environment=environment(vlm.device),
+            labels=_labels(vlm, plan),
             asked=digest_of_samples(samples),
         )
         made.append(_informed(beliefs, facts, settings, known.get((beliefs.task, beliefs.choices))))
@@ -184,6 +185,7 @@ class _Facts:
     family: str
     request: str
     environment: dict[str, str]
+    labels: tuple[str, ...]
     asked: str = ""
 
 
@@ -253,13 +255,16 @@ def from_posteriors(
         passes=0,
     )
     template = (prompt.task, prompt.choices)
-    facts = _Facts(
-        _model(vlm), plan, prompt.family, digest_of(vlm, [], plan, stated, template), environment(vlm.device)
-    )
+    request = digest_of(vlm, [], plan, stated, template)
+    facts = _Facts(_model(vlm), plan, prompt.family, request, environment(vlm.device), _labels(vlm, plan))
     said = posteriors_of(beliefs, -1, stated.gate)
     found = _spectrum(beliefs, -1, said, facts, stated, stated.replicates)
     digest = hashlib.sha256(f"{found.request} {checkpoint}".encode()).hexdigest()
     return replace(found, checkpoint=checkpoint, request=digest)
+
+
+def _labels(vlm: VLM, plan: Plan) -> tuple[str, ...]:
+    return (*plan.info.labels, *plan.info.stand_ins(vlm.provides))
 
 
 def _model(vlm: VLM) -> ModelRef:
@@ -347,7 +352,7 @@ def _spectrum(
         accuracy=float((own.argmax(-1) == beliefs.right)[known].mean()) if known.any() else None,
         accuracy_blind=float((blind.argmax(-1) == beliefs.right)[seen].mean()) if seen.any() else None,
         choice_mass=min(1.0, mass),
-        labels=facts.plan.info.labels,
+        labels=facts.labels,
         notices=_notices(found, mass, gated),
         environment=facts.environment,
         asked=facts.asked,

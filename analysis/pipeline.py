@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,15 +14,16 @@ from analysis import imagery
 from analysis.cost import measured_peak, prefill_flops
 from analysis.environment import environment
 from analysis.errors import AnalysisError
+from analysis.lens import Spent
 from analysis.recorder import Recorder
-from analysis.retention import evidence_recall, without_area
+from analysis.retention import evidence_recall, evidence_shown, without_area
 from analysis.run import Answer, Cost, ImageRef, ModelRef, Recording, Request, Run, new_id, utc_now
 from analysis.sight import ImageSight
 from compression.backends.base import VLM, Generation, Progress, Prompt, Seconds
-from compression.compressor import Cancel, Context, Plan
+from compression.compressor import Cancel, Context, Plan, format_strategy
 from compression.errors import Cancelled, CompressionError, InvalidBudget, InvalidStrategyText, MissingSignal
 from compression.grid import Box
-from compression.sight import Looked, looking
+from compression.sight import Looked, Turn, looking
 from compression.tokens import VisualTokens
 
 RECORD_ALL = ("attention", "router", "scores")
@@ -60,12 +62,20 @@ class Inquiry:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image as the model's encoder left it, with the measured time and the estimated operations."""
+    """An image as the model's encoder left it, with the measured time and the estimated operations.
+
+    `spent` is what the language model did before its answer, where a strategy asked it where to look.
+    """
 
     tokens: VisualTokens
     seconds: Seconds
     notices: tuple[str, ...]
     flops: int
+    spent: Spent | None = None
+
+
+Seen: TypeAlias = dict[tuple[str, int], tuple[Encoded, Looked]]
+"""What strategies looked at in one image, by their text and the seed, where the question does not matter."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +120,19 @@ def encode(inquiry: Inquiry, vlm: VLM, *, repeats: int = REPEATS, warmup: int = 
     Raises:
         ImageError: the file cannot be read.
     """
-    sight = _sight(inquiry, vlm, repeats=repeats, warmup=warmup)
+    sight = ImageSight(inquiry.path, _size(inquiry), vlm, repeats=repeats, warmup=warmup)
     return _encoded(sight, sight.encode(), inquiry)
 
 
 def look(
-    inquiry: Inquiry, plan: Plan, vlm: VLM, *, seed: int = 0, repeats: int = REPEATS, warmup: int = WARMUP
+    inquiry: Inquiry,
+    plan: Plan,
+    vlm: VLM,
+    *,
+    seed: int = 0,
+    repeats: int = REPEATS,
+    warmup: int = WARMUP,
+    cancel: Cancel | None = None,
 ) -> tuple[Encoded, Looked]:
     """Let a plan whose first step reads the image itself encode what it wants.
 
@@ -133,18 +150,14 @@ def look(
     context = Context(
         question=prompt.question, seed=seed, text=vlm.embed_question(prompt), layers=vlm.architecture.layers
     )
-    sight = _sight(inquiry, vlm, repeats=repeats, warmup=warmup)
+    sight = ImageSight(inquiry.path, _size(inquiry), vlm, repeats=repeats, warmup=warmup, prompt=prompt, cancel=cancel)
     looked = strategy.look(sight, plan.steps[0].budget.tokens(total), context)
     return _encoded(sight, looked.tokens, inquiry), looked
 
 
-def _sight(inquiry: Inquiry, vlm: VLM, *, repeats: int, warmup: int) -> ImageSight:
-    return ImageSight(inquiry.path, _size(inquiry), vlm, repeats=repeats, warmup=warmup)
-
-
 def _encoded(sight: ImageSight, tokens: VisualTokens, inquiry: Inquiry) -> Encoded:
     info = imagery.describe(inquiry.path, name=inquiry.image.name)
-    return Encoded(tokens, sight.seconds, (*info.notices, *sight.notices), sight.flops)
+    return Encoded(tokens, sight.seconds, (*info.notices, *sight.notices), sight.flops, sight.spent(tokens))
 
 
 def _size(inquiry: Inquiry) -> tuple[int, int]:
@@ -162,6 +175,7 @@ def execute(
     warmup: int = WARMUP,
     comparison: str = "",
     encoded: Encoded | None = None,
+    seen: Seen | None = None,
     cancel: Cancel | None = None,
 ) -> Run:
     """Run one strategy and return its record.
@@ -169,6 +183,7 @@ def execute(
     Args:
         encoded: The image as `encode` left it, where that was done before; a strategy that looks at the image itself
             does not use it.
+        seen: What such strategies looked at in this image before; what this one looks at is added.
 
     Raises:
         CompressionError: the strategy, the budget or the question cannot be used, or `cancel` said stop.
@@ -179,8 +194,14 @@ def execute(
     if cancel is not None and cancel():
         raise Cancelled("the run was cancelled")
     with measured_peak(vlm.device) as peak:
-        if looking(plan):
-            encoded, looked = look(inquiry, plan, vlm, seed=seed, repeats=repeats, warmup=warmup)
+        if strategy := looking(plan):
+            key = format_strategy(strategy, plan.steps[0].budget), seed
+            if not seen or key not in seen:
+                encoded, looked = look(inquiry, plan, vlm, seed=seed, repeats=repeats, warmup=warmup, cancel=cancel)
+                if seen is not None and not strategy.reads_question:
+                    seen[key] = encoded, looked
+            else:
+                encoded, looked = seen[key]
             given = looked.rest(plan, total)
         encoded = encoded or encode(inquiry, vlm, repeats=repeats, warmup=warmup)
         recorder = Recorder() if "attention" in record else None
@@ -192,10 +213,11 @@ def execute(
     labels, notices = _said(inquiry, plan, vlm, prompt, encoded, generation)
     cost = Cost(
         encode=encoded.seconds,
-        compress=generation.compress if _compresses(plan) else None,
+        compress=_compress_seconds(plan, encoded.spent, generation),
         prefill=generation.prefill,
         decode=generation.decode,
-        prefill_flops=prefill_flops(vlm.architecture, generation.sequence_per_layer),
+        prefill_flops=prefill_flops(vlm.architecture, generation.sequence_per_layer)
+        + (encoded.spent.flops if encoded.spent else 0),
         encode_flops=encoded.flops,
         kv_cache_bytes=generation.kv_cache_bytes,
         peak_memory_bytes=peak.value,
@@ -217,7 +239,9 @@ def execute(
         tokens_realised=float(np.mean(generation.tokens_per_layer)),
         tokens_per_layer=generation.tokens_per_layer,
         evidence=inquiry.evidence,
-        evidence_recall=evidence_recall(generation.selection, grid, inquiry.evidence),
+        evidence_recall=evidence_shown(looked.crops, inquiry.evidence)
+        if looked and looked.turns
+        else evidence_recall(generation.selection, grid, inquiry.evidence),
         family=inquiry.family or prompt.family,
         task=inquiry.task or prompt.task,
         labels=labels,
@@ -225,14 +249,29 @@ def execute(
         environment=environment(vlm.device),
         comparison=comparison,
         tokens_original=total,
-        turns=looked.turns if looked else (),
+        turns=_ended(looked.turns, generation.text) if looked else (),
     )
 
 
-def _compresses(plan: Plan) -> bool:
-    """Whether tokens are reduced after the encoding: what a strategy does while it looks is in the encoder's time."""
+def _compress_seconds(plan: Plan, spent: Spent | None, generation: Generation) -> Seconds | None:
+    """Time of reducing tokens after the encoding, and of what a strategy asked the language model before the answer.
+
+    What it encoded while it looked is in the encoder's time. None where there was neither.
+    """
     steps = plan.steps[1:] if looking(plan) else plan.steps
-    return any(step.compressor.info.reduces != "nothing" for step in steps)
+    own = generation.compress if any(step.compressor.info.reduces != "nothing" for step in steps) else None
+    if spent is None or own is None:
+        return own if spent is None else spent.seconds
+    return Seconds.total([spent.seconds, own])
+
+
+def _ended(turns: Sequence[Turn], answer: str) -> tuple[Turn, ...]:
+    """Turns after which the model was not asked again: the answer is what came after them.
+
+    It does not follow the overview alone where a crop came between.
+    """
+    crops = [turn for turn in turns[1:] if turn.is_accepted] or turns[:1]
+    return tuple(replace(turn, after=answer) if turn in crops and not turn.after else turn for turn in turns)
 
 
 def compare(
@@ -246,6 +285,7 @@ def compare(
     warmup: int = WARMUP,
     comparison: str = "",
     encoded: Encoded | None = None,
+    seen: Seen | None = None,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
@@ -258,6 +298,7 @@ def compare(
 
     Args:
         encoded: The image as `encode` left it, where that was done before; else it is encoded here, once.
+        seen: What strategies looked at in this image before, where it serves all questions; new looks are added.
 
     Raises:
         InvalidQuestion: the question cannot be asked at all; nothing was run.
@@ -282,11 +323,12 @@ def compare(
                 warmup=warmup,
                 comparison=comparison,
                 encoded=encoded,
+                seen=seen,
                 cancel=cancel,
             )
         except Cancelled as error:
             yield Outcome(str(plan), None, "cancelled", str(error))
-        except (InvalidBudget, MissingSignal) as error:
+        except (InvalidBudget, InvalidStrategyText, MissingSignal) as error:
             yield Outcome(str(plan), None, "refused", str(error), lowest=getattr(error, "lowest", None))
         except (CompressionError, AnalysisError) as error:
             yield Outcome(str(plan), None, "answer", str(error))
@@ -324,17 +366,12 @@ def request_for(inquiry: Inquiry, plan: Plan, vlm: VLM, prompt: Prompt, *, seed:
 
 def _answer(prompt: Prompt, generation: Generation, expected: str | None) -> Answer:
     """Probabilities over the choices, renormalised where they were given, and the mass that the model puts on them."""
-    probabilities = np.exp(np.array(generation.log_probabilities, dtype=np.float64))
-    mass = float(probabilities.sum())
-    if prompt.choices:
-        # From the logarithms: the mass itself may underflow.
-        shifted = np.exp(np.array(generation.log_probabilities) - max(generation.log_probabilities))
-        probabilities = shifted / shifted.sum()
+    probabilities = generation.probabilities(renormalised=bool(prompt.choices))
     return Answer(
         text=generation.text,
         choices=generation.choices,
         probabilities=tuple(float(value) for value in probabilities),
-        choice_mass=min(1.0, mass),
+        choice_mass=min(1.0, float(generation.probabilities(renormalised=False).sum())),
         expected=expected,
     )
 
@@ -343,7 +380,7 @@ def _said(
     inquiry: Inquiry, plan: Plan, vlm: VLM, prompt: Prompt, encoded: Encoded, generation: Generation
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Labels and notices of a run, without repeats, in a fixed order."""
-    labels = [*plan.info.labels, *vlm.card.labels]
+    labels = [*plan.info.labels, *plan.info.stand_ins(vlm.provides), *vlm.card.labels]
     notices = [*prompt.notices, *encoded.notices]
     router = generation.selection.router
     if router is not None and "rule" in (router.source, router.rho_source):
@@ -356,6 +393,12 @@ def _said(
             f"This model was trained on {vlm.card.domain} only, not on photographs: its answer here means little."
         )
     notices += [str(note) for note in generation.selection.diagnostics.get("notes", [])]
+    if spent := encoded.spent:
+        notices.append(
+            f"{plan.info.title} looked in {spent.passes} {'pass' if spent.passes == 1 else 'passes'} of the language "
+            f"model over {spent.tokens:,} visual tokens before the answer; their time stands under compression, their "
+            "operations under prefill."
+        )
     if classes := without_area(generation.selection):
         outputs = len(generation.selection.anchor)
         are = "is the [CLS] token of a view" if classes == 1 else "are [CLS] tokens of the views"

@@ -28,6 +28,25 @@ def evidence_recall(selection: Selection, grid: TokenGrid, evidence: Sequence[Bo
     return float(survives[inside].mean())
 
 
+def evidence_shown(crops: Sequence[Box], evidence: Sequence[Box]) -> float | None:
+    """Share of the evidence that a zoom shows at full resolution: of each box's area, averaged over the boxes.
+
+    Returns:
+        In [0, 1], to the nearest 1/1024 of a box; None where the question has no evidence region.
+    """
+    if not evidence:
+        return None
+    steps = (np.arange(32) + 0.5) / 32
+    shares = []
+    for left, top, right, bottom in evidence:
+        x, y = np.meshgrid(left + steps * (right - left), top + steps * (bottom - top))
+        shown = np.zeros(x.shape, dtype=bool)
+        for crop in crops:
+            shown |= (crop[0] <= x) & (x < crop[2]) & (crop[1] <= y) & (y < crop[3])
+        shares.append(shown.mean())
+    return float(np.mean(shares))
+
+
 def without_area(selection: Selection) -> int:
     """How many outputs are made of sources without area alone, such as the [CLS] of a view."""
     of_tokens = selection.weight_output[selection.weight_token < selection.tokens]

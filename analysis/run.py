@@ -260,6 +260,14 @@ class Run:
         return len(self.selection)
 
     @property
+    def tokens_leaving(self) -> float:
+        """Mean over the layers of the visual tokens that leave each, as SparseVLM's released code counts them.
+
+        `tokens_realised` is the mean of what enters each layer. What leaves the last one is what entered it.
+        """
+        return float(np.mean((*self.tokens_per_layer[1:], self.tokens_per_layer[-1])))
+
+    @property
     def retention_ratio(self) -> float:
         """Mean over the layers divided by the total."""
         return self.tokens_realised / self.tokens_total

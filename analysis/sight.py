@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,12 +15,15 @@ from numpy.typing import NDArray
 from analysis import imagery
 from analysis.cost import encode_flops, merged_encode_flops
 from analysis.errors import AnalysisError
-from compression.backends.base import VLM, Seconds
+from analysis.lens import ImageLens, Spent
+from compression.backends.base import VLM, Prompt, Seconds
+from compression.compressor import Cancel
+from compression.errors import MissingSignal
 from compression.grid import Box
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect, Size
-from compression.tokens import VisualTokens
+from compression.tokens import Signal, VisualTokens
 
 Made = TypeVar("Made")
 
@@ -32,11 +36,24 @@ class ImageSight:
         image_size: Its (height, width).
         vlm: The model.
         repeats, warmup: Passes of each encoding that are measured, and those before them.
+        prompt: The question, for a zoom.
+        cancel: Asked while a zoom asks.
     """
 
-    def __init__(self, path: Path, image_size: Size, vlm: VLM, *, repeats: int = 1, warmup: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        image_size: Size,
+        vlm: VLM,
+        *,
+        repeats: int = 1,
+        warmup: int = 0,
+        prompt: Prompt | None = None,
+        cancel: Cancel | None = None,
+    ) -> None:
         self._path, self._size, self._vlm = path, image_size, vlm
         self._repeats, self._warmup = repeats, warmup
+        self._prompt, self._cancel = prompt, cancel
         self._times: list[Seconds] = []
         self.flops = 0
         self.notices: tuple[str, ...] = ()
@@ -55,12 +72,7 @@ class ImageSight:
         """
         if not self._times:
             raise AnalysisError("the strategy encoded nothing of the image; look at it before answering")
-        return Seconds(
-            sum(one.median for one in self._times),
-            sum(one.low for one in self._times),
-            sum(one.high for one in self._times),
-            self._repeats,
-        )
+        return Seconds.total(self._times)
 
     def encode(self, box: Box | None = None, size: Size | None = None) -> VisualTokens:
         """Visual tokens of the image or of a part of it, boxes in original pixels; see `Sight.encode`.
@@ -85,6 +97,47 @@ class ImageSight:
         left, top, right, bottom = window
         grid = tokens.grid.placed((float(left), float(top), float(right), float(bottom)), self._size)
         return VisualTokens(tokens.features, grid, tokens.index, tokens.signals)
+
+    @cached_property
+    def lens(self) -> ImageLens:
+        """Parts of the image beside each other, and questions about them; see `Sight.lens`.
+
+        Raises:
+            MissingSignal: the model cannot be shown several pictures.
+            AnalysisError: nothing is asked.
+        """
+        if Signal.CROPS not in self._vlm.provides:
+            raise MissingSignal(
+                f"{self._vlm.card.name} does not provide {Signal.CROPS.value}: it cannot be shown several pictures; "
+                "choose another strategy"
+            )
+        if self._prompt is None:
+            raise AnalysisError("a zoom asks the model while it looks; give the sight a prompt")
+        return ImageLens(
+            self._encode_part,
+            self._size,
+            self._vlm,
+            self._prompt,
+            repeats=self._repeats,
+            warmup=self._warmup,
+            cancel=self._cancel,
+        )
+
+    def spent(self, shown: VisualTokens) -> Spent | None:
+        """What a zoom took of the language model until it was shown these tokens; None for nothing."""
+        return self.lens.spent(shown) if "lens" in self.__dict__ else None
+
+    def _encode_part(
+        self, box: Box | None, size: Callable[[Size], Size], work: Callable[[NDArray[np.uint8], Box], VisualTokens]
+    ) -> VisualTokens:
+        """Read a part of the image and let it be encoded; see `analysis.lens.Encode`."""
+        height, width = self._size
+        window = (0, 0, width, height) if box is None else _pixels(box, self._size)
+        image = self._read(window, size((window[3] - window[1], window[2] - window[0])))
+        left, top, right, bottom = (float(edge) for edge in window)
+        tokens = self._timed(lambda: work(image, (left, top, right, bottom)))
+        self.flops += encode_flops(self._vlm.architecture, self._vlm.patches_per_view(tokens.grid))
+        return tokens
 
     def encode_merged(self, merging: Merging) -> tuple[VisualTokens, Selection]:
         """The image as a whole, merged inside the encoder; see `Sight.encode_merged`.

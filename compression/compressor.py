@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -17,7 +17,7 @@ from torch import Tensor
 from compression.errors import InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from compression.layer import LayerState
 from compression.selection import Selection
-from compression.tokens import Signal, VisualTokens
+from compression.tokens import SIGNALS, Signal, VisualTokens
 
 
 class Stage(StrEnum):
@@ -133,6 +133,7 @@ class StrategyInfo:
         paper: Authors or team, title, year, identifier; empty for baselines.
         stage: Where it acts.
         needs: Signals that the model must provide.
+        instead: What stands in for a needed signal that a model does not provide; None where the method does without.
         reduces: What it does to tokens.
         acts_on: Whether outputs are made before or after the projector. For pure pruning both give the same.
         adaptive: Whether the budget may be left out.
@@ -166,6 +167,38 @@ class StrategyInfo:
     alone: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     version: int = 1
+    instead: Mapping[Signal, Signal | None] = field(default_factory=dict, hash=False)
+
+    def missing(self, provides: Set[Signal]) -> frozenset[Signal]:
+        """The needed signals that are not among these and that nothing stands in for; none where the method can run."""
+        absent = self.needs - provides
+        return frozenset(
+            signal for signal in absent if signal not in self.instead or self.instead[signal] not in {None, *provides}
+        )
+
+    def stand_ins(self, provides: Set[Signal]) -> tuple[str, ...]:
+        """Labels of a run with a model that provides these signals: what was read in place of what."""
+        return tuple(
+            f"{SIGNALS[other].title} in place of {SIGNALS[signal].title}"
+            for signal, other in self.instead.items()
+            if other is not None and signal not in provides
+        )
+
+    def needs_words(self, name: Callable[[Signal], str]) -> tuple[str, ...]:
+        """Each need under a name for it, and what may stand in for it, in the names' order."""
+
+        def said(signal: Signal) -> str:
+            if signal not in self.instead:
+                return name(signal)
+            other = self.instead[signal]
+            return f"{name(signal)}, where there is one" if other is None else f"{name(signal)} or {name(other)}"
+
+        return tuple(sorted(said(signal) for signal in self.needs))
+
+    @property
+    def without_budget(self) -> str:
+        """What holds where an adaptive strategy is given no budget, in words."""
+        return "no limit" if self.stage is Stage.ZOOM else "router chooses"
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name.
@@ -310,6 +343,20 @@ class Strategy:
             )
         return tokens.signals[signal]
 
+    def seen(self, tokens: VisualTokens) -> Tensor:
+        """Attention on each patch, float [heads, tokens]: the rows of [CLS].
+
+        From a tower without [CLS], the attention that each patch receives stands in as that of a single head, [1,
+        tokens], where the strategy says so in `instead`.
+
+        Raises:
+            MissingSignal: neither is there.
+        """
+        other = self.info.instead.get(Signal.CLS_ATTENTION)
+        if other is not None and other in tokens.signals and Signal.CLS_ATTENTION not in tokens.signals:
+            return tokens.signals[other][None]
+        return self.signal(tokens, Signal.CLS_ATTENTION)
+
     def words(self, tokens: VisualTokens, context: Context) -> Tensor:
         """The question's words in the language model's embeddings, float [words, dim of the projected tokens].
 
@@ -389,15 +436,21 @@ class Step:
         return self.compressor.info.stage
 
 
+def _labels(info: StrategyInfo, company: bool) -> list[str]:
+    return [label for label in info.labels if not (company and label in info.alone)]
+
+
 def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
     """What several steps of one plan declare together; a single one stays as it is.
 
-    Names and titles are joined by "+". Labels and deviations are those of every step, without labels that hold for a
-    step `alone` only; the score is that of the first step that has one, whose scores a run keeps. The version is the
-    sum: it rises when any step's does. Stage and adaptiveness are those of the last step, and no parameters are left.
+    Names and titles are joined by "+". Labels and deviations are those of every step; labels that hold for a step
+    `alone` are left out where another one reduces tokens too. The score is that of the first step that has one, whose
+    scores a run keeps. The version is the sum: it rises when any step's does. Stage and adaptiveness are those of the
+    last step, and no parameters are left.
     """
     if len(infos) == 1:
         return infos[0]
+    company = sum(info.reduces != "nothing" for info in infos) > 1
     words = {word for info in infos for word in info.reduces.split(" and ")} - {"nothing"}
     reduces = " and ".join(sorted(words, reverse=True)) or "nothing"
     return replace(
@@ -406,6 +459,12 @@ def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
         title=" + ".join(info.title for info in infos),
         paper="; ".join(dict.fromkeys(info.paper for info in infos if info.paper)),
         needs=frozenset().union(*(info.needs for info in infos)),
+        instead={
+            signal: other
+            for info in infos
+            for signal, other in info.instead.items()
+            if all(signal not in one.needs or one.instead.get(signal, signal) == other for one in infos)
+        },
         reduces=reduces,  # type: ignore[arg-type]
         acts_on=infos[0].acts_on,
         identity_at_full=all(info.identity_at_full for info in infos),
@@ -414,7 +473,7 @@ def joined(infos: Sequence[StrategyInfo]) -> StrategyInfo:
         ignores_image=all(info.ignores_image for info in infos),
         score=next((info.score for info in infos if info.score), ""),
         parameters=(),
-        labels=tuple(dict.fromkeys(label for info in infos for label in info.labels if label not in info.alone)),
+        labels=tuple(dict.fromkeys(label for info in infos for label in _labels(info, company))),
         alone=(),
         deviations=tuple(dict.fromkeys(text for info in infos for text in info.deviations)),
         version=sum(info.version for info in infos),

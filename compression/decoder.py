@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from compression.budget import checked_layer
 from compression.compressor import Context, Parameter, Strategy
 from compression.errors import InvalidBudget, InvalidParameter, MissingSignal
-from compression.layer import LayerState
+from compression.layer import Heads, LayerState
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -26,10 +28,13 @@ class Act:
     Args:
         layer: The layer before which it acts; layers 0..layer-1 process what was there before.
         keep: Visual tokens, merged ones included, that the layer and those behind it process.
+        returns: Whether all tokens that entered the language model are there again, `keep` being their number: those
+            that were left out are as they entered the layer from which on they were.
     """
 
     layer: int
     keep: int
+    returns: bool = False
 
 
 def mean_over_layers(acts: Sequence[Act], total: int, layers: int) -> float:
@@ -42,14 +47,17 @@ def mean_over_layers(acts: Sequence[Act], total: int, layers: int) -> float:
 
 
 def tokens_per_layer(acts: Sequence[Act], total: int, layers: int) -> tuple[int, ...]:
-    """Visual tokens that each layer processes; an act leaves no more than it finds.
+    """Visual tokens that each layer processes; an act leaves no more than it finds, unless tokens return.
 
     >>> tokens_per_layer([Act(3, 2), Act(1, 5)], 8, 4)
     (8, 5, 5, 2)
+    >>> tokens_per_layer([Act(0, 3), Act(1, 8, returns=True), Act(3, 2)], 8, 4)
+    (3, 8, 8, 2)
     """
     counts = [total] * layers
     for act in sorted(acts, key=lambda act: act.layer):
-        counts[act.layer :] = [min(act.keep, counts[act.layer])] * (layers - act.layer)
+        left = act.keep if act.returns else min(act.keep, counts[act.layer])
+        counts[act.layer :] = [left] * (layers - act.layer)
     return tuple(counts)
 
 
@@ -110,6 +118,16 @@ class DecoderStrategy(Strategy):
 
     def teacher_layer(self, layers: int) -> int | None:
         """The layer whose attention in a full first pass it asks for (`Context.teacher`), or None for no such pass."""
+        return None
+
+    def cached(self, heads: Heads, visual: Tensor, keep: int) -> Tensor | None:
+        """Visual tokens that one layer's cache keeps for decoding: int64 [kv heads, kept] ascending, or None for all.
+
+        Args:
+            heads: Queries and keys of the layer, of the whole prompt.
+            visual: int64 [tokens], positions of the visual tokens there.
+            keep: What the strategy's last act leaves of them.
+        """
         return None
 
     def schedule(self, total: int, average: int, layers: int, others: Sequence[Act] = ()) -> tuple[Act, ...]:

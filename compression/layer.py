@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -99,6 +99,7 @@ class LayerState:
         entered: Float [length at layer 0, dim], the states that entered layer 0, all visual tokens included.
         entered_visual: int64, positions of the visual tokens then.
         rotary: Cosine and sine of the present positions, each float [length, head dim].
+        separators: int64, positions of the tokens without area that belong to the picture; see `SequenceLayout`.
     """
 
     hidden: Tensor
@@ -110,6 +111,7 @@ class LayerState:
     entered: Tensor
     entered_visual: NDArray[np.int64]
     rotary: tuple[Tensor, Tensor]
+    separators: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @cached_property
     def next(self) -> Heads:
@@ -133,8 +135,9 @@ class LayerState:
 
     @property
     def behind(self) -> Tensor:
-        """Positions behind the last visual token: what the question and the template say, int64 [words]."""
-        return torch.arange(int(self.visual.max()) + 1, self.length, device=self.hidden.device)
+        """Positions behind the picture, its separators included: what question and template say, int64 [words]."""
+        start = int(max(self.visual.max(), self.separators.max(initial=-1))) + 1
+        return torch.arange(start, self.length, device=self.hidden.device)
 
     @property
     def text(self) -> Tensor:

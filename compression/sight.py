@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from compression.compressor import Budget, Context, Plan, Stage, Step, Strategy, StrategyInfo
 from compression.errors import InvalidBudget, InvalidStrategyText, NeedsSight
 from compression.grid import Box
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.tokens import VisualTokens
+from compression.zooming.lens import Lens
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -34,6 +37,8 @@ class Prospect:
         largest: (height, width), in the image's shape, above which the model sees nothing more.
         count: Visual tokens of a copy of the image that was brought to a (height, width).
         blocks: Blocks of the vision tower between which tokens can be merged; 0 where they cannot be.
+        beside: Longest side in pixels of an overview that can stand beside parts of the image; None for any.
+        most_reduced: Pixels of the image per pixel of an overview above which a zoom searches several overviews.
     """
 
     image_size: Size
@@ -41,6 +46,8 @@ class Prospect:
     largest: Size
     count: Callable[[Size], int]
     blocks: int = 0
+    beside: int | None = None
+    most_reduced: float = 8.0
 
     @property
     def total(self) -> int:
@@ -78,6 +85,14 @@ class Sight(Protocol):
             MissingSignal: the model's tower cannot do it.
         """
 
+    @property
+    def lens(self) -> Lens:
+        """For a zoom: parts of the image beside each other, and questions about them.
+
+        Raises:
+            MissingSignal: the model cannot be shown several pictures.
+        """
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -113,25 +128,39 @@ class Looked:
         tokens: Visual tokens over a grid of their own, whose boxes are in original pixels.
         selection: Over that grid: what enters the language model.
         turns: What happened on the way.
+        crops: Parts of the image that a zoom shows at full resolution, in original pixels.
     """
 
     tokens: VisualTokens
     selection: Selection
     turns: tuple[Turn, ...] = ()
+    crops: tuple[Box, ...] = ()
 
     def rest(self, plan: Plan, total: int) -> Plan:
         """What is left of a plan for the model: the decision as it was made, then the later steps.
+
+        A later step is asked for no more tokens than there are.
 
         Args:
             plan: Its first step looked.
             total: Visual tokens of the image when it is read whole, of which ratios are meant.
         """
-        later = tuple(replace(step, budget=Budget(count=step.budget.tokens(total))) for step in plan.steps[1:])
+        later = []
+        for step in plan.steps[1:]:
+            count = step.budget.tokens(total)
+            later.append(replace(step, budget=Budget(count=count and min(count, len(self.selection)))))
         return Plan((Step(Decided(self.selection), Budget()), *later))
 
 
 class LookingStrategy(Strategy):
-    """A strategy that reads the image itself."""
+    """A strategy that reads the image itself.
+
+    Attributes:
+        reads_question: Whether where it looks depends on the question; else one look serves all questions about an
+            image.
+    """
+
+    reads_question: ClassVar[bool] = True
 
     def look(self, sight: Sight, budget: int | None, context: Context) -> Looked:
         """Look, and decide what enters the language model.
@@ -215,19 +244,21 @@ class Decided:
         return self.selection
 
 
+def as_it_is(count: int) -> Plan:
+    """The plan that leaves `count` visual tokens as they are."""
+    return Plan((Step(Decided(Selection.prune(count, np.arange(count))), Budget()),))
+
+
 def looking(plan: Plan) -> LookingStrategy | None:
-    """The strategy of a plan that looks at the image itself; None where the image's shared encoding serves.
+    """The strategy of a plan that looks at the image itself, its first step; None where the shared encoding serves.
 
     Raises:
-        InvalidStrategyText: it is not the first step, or does not say how it looks.
+        InvalidStrategyText: it does not say how it looks.
     """
-    for position, step in enumerate(plan.steps):
-        if step.stage not in LOOKS:
-            continue
-        name = step.compressor.info.name
-        if position:
-            raise InvalidStrategyText(f"{name} reads the image itself, so it is the first step; write {name} in front")
-        if not isinstance(step.compressor, LookingStrategy):
-            raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
-        return step.compressor
-    return None
+    first = plan.steps[0]
+    if first.stage not in LOOKS:
+        return None
+    if not isinstance(first.compressor, LookingStrategy):
+        name = first.compressor.info.name
+        raise InvalidStrategyText(f"{name} reads the image itself but cannot look; derive it from LookingStrategy")
+    return first.compressor

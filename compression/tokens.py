@@ -30,12 +30,14 @@ class Signal(StrEnum):
     VALUES = "values"
     LAST_CLS_ATTENTION = "last_cls_attention"
     LAST_KEYS = "last_keys"
+    DEEPSTACK = "deepstack"
     TEXT = "text"
     TEXT_SIMILARITY = "text_similarity"
     LAYER_ATTENTION = "layer_attention"
     TEACHER_ATTENTION = "teacher_attention"
     LAYER_STATE = "layer_state"
     ENCODER_BLOCKS = "encoder_blocks"
+    CROPS = "crops"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ SIGNALS: Mapping[Signal, SignalInfo] = {
     Signal.LAST_KEYS: SignalInfo(
         "keys of the last layer", "[N, encoder dim]", "keys of the encoder's last layer, whole width"
     ),
+    Signal.DEEPSTACK: SignalInfo(
+        "deep-stack planes",
+        "[N, planes dim]",
+        "what each of the language model's first layers adds to the visual tokens behind it, layer by layer side by "
+        "side",
+    ),
     Signal.TEXT: SignalInfo(
         "the question's embeddings",
         "[words, dim]",
@@ -128,6 +136,12 @@ SIGNALS: Mapping[Signal, SignalInfo] = {
         "tokens can be merged between attention and MLP of every block, before the tower's output",
         given="sight",
     ),
+    Signal.CROPS: SignalInfo(
+        "several pictures in one prompt",
+        "",
+        "an overview and parts of the image can be read side by side, each as a picture of its own",
+        given="sight",
+    ),
 }
 """Every signal. Arrays are floats and finite; tokens lie view by view, row by row, as the grid numbers them."""
 
@@ -139,7 +153,8 @@ class VisualTokens:
     Args:
         features: Float [tokens, dim], finite: the encoder's output before the projector.
         grid: Where the tokens of the whole image lie.
-        index: int64 [tokens] into the grid: all of it at first, the survivors at later stages.
+        index: int64 [tokens] into the grid: all of it at first, the survivors at later stages; inside the language
+            model in the order in which it counts them, -1 for an output without a place.
         signals: What else the encoder can tell; shapes as `SIGNALS` states them.
     """
 

@@ -196,6 +196,7 @@ def strategy_json(strategy: type[Strategy]) -> dict[str, Any]:
         "paper": info.paper,
         "stage": info.stage.value,
         "needs": sorted(signal.value for signal in info.needs),
+        "instead": {signal.value: other and other.value for signal, other in info.instead.items()},
         "reduces": info.reduces,
         "adaptive": info.adaptive,
         "version": info.version,

@@ -524,12 +524,12 @@ def _strategies(options: argparse.Namespace) -> int:
                     "strategy": info.name,
                     "acts": info.stage.words,
                     "does": info.reduces,
-                    "budget": "or left to its router"
+                    "budget": {"no limit": "or no limit"}.get(info.without_budget, "or left to its router")
                     if info.adaptive
                     else "all"
                     if info.reduces == "nothing"
                     else "required",
-                    "needs": ", ".join(sorted(info.needs)) or "nothing",
+                    "needs": "; ".join(info.needs_words(str)) or "nothing",
                     "source": info.paper or "baseline",
                 }
                 for info in infos
@@ -541,11 +541,50 @@ def _strategies(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from compression.backends import known_models
+    from compression.backends.known import gigabytes
     from dashboard.report import plain_table
 
-    rows = [asdict(model) for model in known_models()]
-    print(json.dumps(rows, indent=2) if options.json else plain_table(rows))
+    known = known_models()
+    if options.json:
+        rows = [
+            {
+                **{name: getattr(model, name) for name in ("name", "family", "title", "source", "needs")},
+                "parameters": model.on_gpu.parameters,
+                "visual_tokens": model.on_gpu.visual_tokens,
+                "gpu": {**asdict(model.on_gpu), "total_bytes": model.on_gpu.total_bytes},
+                "cpu": {**asdict(model.on_cpu), "total_bytes": model.on_cpu.total_bytes},
+            }
+            for model in known
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(
+        plain_table(
+            [
+                {
+                    "model": model.name,
+                    "family": model.family,
+                    "tokens": f"{model.on_gpu.visual_tokens:,}",
+                    "weights": gigabytes(model.on_gpu.weights_bytes),
+                    "cache": gigabytes(model.on_gpu.kv_cache_bytes),
+                    "pass": gigabytes(model.on_gpu.activation_bytes),
+                    "GPU": gigabytes(model.on_gpu.total_bytes),
+                    "CPU": gigabytes(model.on_cpu.total_bytes),
+                    "from": "repository" if model.is_embedded else "hub",
+                }
+                for model in known
+            ]
+        )
+    )
+    print(MEMORY_WORDS)
     return 0
+
+
+MEMORY_WORDS = """
+tokens: the most that a model makes of an image. The other numbers are GB (10^9 bytes) at so many tokens, all kept:
+weights, key-value cache and widest moment of a pass in the checkpoint's own 16 bits (embedded: 32), their sum on a
+GPU, and the sum on a CPU, where numbers have 32 bits. Worked out from each model's configuration; the pass is an
+estimate. A folder, a hub id or id@revision of any of these families works as well."""
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
                 info.title,
                 info.stage.words,
                 {"nothing": "keeps everything"}.get(info.reduces, info.reduces),
-                ", ".join(f"`{signal}`" for signal in sorted(need.value for need in info.needs)) or "nothing",
+                "; ".join(info.needs_words(lambda signal: f"`{signal}`")) or "nothing",
                 info.paper or "baseline",
                 "; ".join(info.labels) or "–",
             ]
@@ -80,9 +80,14 @@ _GIVEN = {"features": "`tokens.features`", "signals": "`tokens.signals`", "sight
 
 
 def signal_table() -> str:
-    """One row per signal: its shape, what it holds, and the strategies that need it."""
+    """One row per signal: its shape, what it holds, and the strategies that need it or read it instead of another."""
     readers: dict[Signal, list[str]] = {
-        signal: [strategy.info.name for strategy in CATALOGUE if signal in strategy.info.needs] for signal in SIGNALS
+        signal: [
+            strategy.info.name
+            for strategy in CATALOGUE
+            if signal in strategy.info.needs or signal in strategy.info.instead.values()
+        ]
+        for signal in SIGNALS
     }
     return table(
         ["signal", "shape", "holds", "given in", "needed by"],

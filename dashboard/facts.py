@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.run import Cost, Run
 from compression.selection import Fate, RouterDecision, Stream
+from compression.sight import Turn
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class RunFacts:
             itself.
         evidence: Patches that the answer depends on, None where not known.
         evidence_kept: How many of them were kept or merged into kept ones.
+        turns: What a zoom did; its evidence is what it showed at full resolution.
         image_share: Per layer, the share of the answer position's attention on the image; empty where not recorded.
     """
 
@@ -66,6 +68,7 @@ class RunFacts:
     cost: Cost
     labels: tuple[str, ...]
     notices: tuple[str, ...]
+    turns: tuple[Turn, ...] = ()
 
     @property
     def expected_probability(self) -> float | None:
@@ -125,6 +128,7 @@ def facts_of(run: Run) -> RunFacts:
         cost=run.cost,
         labels=run.labels,
         notices=run.notices,
+        turns=run.turns,
     )
 
 

@@ -27,6 +27,7 @@ _TITLES: tuple[tuple[type[Exception], str], ...] = (
     (analysis.DamagedImage, "The file is damaged."),
     (analysis.ImageTooLarge, "The image is too large."),
     (analysis.ImageError, "The image cannot be used."),
+    (compression.InvalidGrid, "The model cannot read this image."),
     (compression.InvalidBudget, "This budget cannot be reached."),
     (compression.UnknownStrategy, "There is no such strategy."),
     (compression.InvalidParameter, "A parameter has a value that the strategy does not take."),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from compression.backends import known_models, load_model
 from compression.backends.base import VLM
-from compression.backends.inside import lowest_of
+from compression.backends.planning import lowest_of
 from compression.compressor import Plan
 from compression.errors import CompressionError
 from compression.sight import Size, looking

@@ -13,6 +13,7 @@ from analysis.imagery.cache import ByteCache
 from analysis.run import ImageRef, Run
 from compression.grid import TokenGrid
 from compression.selection import Fate, Selection, Stream
+from compression.sight import Turn
 from dashboard.rasters import Level, finest, levels_of
 from storage import Store
 
@@ -73,6 +74,7 @@ class Opened:
         outputs: Tokens left after the last reduction.
         total: Tokens of the image before any strategy; the grid has others where the strategy encoded it itself.
         requested: Budget in tokens, None where the router chose.
+        turns: Where a zoom looked.
     """
 
     run: str
@@ -92,6 +94,7 @@ class Opened:
     outputs: int
     total: int
     requested: int | None
+    turns: tuple[Turn, ...] = ()
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -155,6 +158,7 @@ class Opened:
             outputs=len(selection),
             total=run.tokens_total,
             requested=run.tokens_requested,
+            turns=run.turns,
         )
 
 

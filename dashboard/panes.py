@@ -174,6 +174,7 @@ def facts_of(run: Opened, first: Opened | None) -> dict[str, Any]:
         "ignores_image": info is not None and info.ignores_image,
         "attention": {of: _attention_json(run, kind, peer, of) for of, kind in run.attention.items()},
         "streams": _streams_json(run),
+        "turns": [[turn.number, *turn.box, turn.is_accepted] for turn in run.turns[1:]],  # the first is the whole image
         "same_grid": is_same_grid,
         "overlap": None if peer is None else overlap(run, peer),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from analysis.run import ImageRef, Run
 from analysis.spectrum import ATOMS, Interval, Spectrum
 from compression.backends.base import Seconds
+from compression.sight import Turn
 
 
 def image_json(image: ImageRef) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def run_json(run: Run) -> dict[str, Any]:
             "total": run.tokens_total,
             "requested": run.tokens_requested,
             "realised": run.tokens_realised,
+            "realised_leaving": run.tokens_leaving,
             "kept": run.tokens_kept,
             "per_layer": list(run.tokens_per_layer),
         },
@@ -47,6 +49,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "dropped": counts["dropped"],
         "evidence_recall": run.evidence_recall,
         "router": run.selection.router.to_json() if run.selection.router else None,
+        "turns": [_turn_json(turn) for turn in run.turns],
         "cost": {
             "encode_seconds": _median(cost.encode),
             "compress_seconds": _median(cost.compress),
@@ -62,6 +65,24 @@ def run_json(run: Run) -> dict[str, Any]:
         "labels": list(run.labels),
         "notices": list(run.notices),
         "environment": dict(run.environment),
+    }
+
+
+def _turn_json(turn: Turn) -> dict[str, Any]:
+    """One turn under the names of `v_turns`."""
+    left, top, right, bottom = turn.box
+    return {
+        "turn": turn.number,
+        "left": left,
+        "top": top,
+        "right": right,
+        "bottom": bottom,
+        "confidence": turn.confidence,
+        "tokens_spent": turn.tokens,
+        "answer_before": turn.before,
+        "answer_after": turn.after,
+        "accepted": turn.is_accepted,
+        "reason": turn.reason,
     }
 
 

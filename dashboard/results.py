@@ -74,7 +74,7 @@ def budget_words(pane: PaneView) -> str:
         return f"{count(round(facts.realised, 1))} of {facts.total:,} tokens"
     if pane.asked is not None and pane.total is not None:
         return f"{pane.asked:,} of {pane.total:,} asked"
-    return "router chooses" if pane.info is not None and pane.info.adaptive else ""
+    return pane.info.without_budget if pane.info is not None and pane.info.adaptive else ""
 
 
 def _column(position: int, pane: PaneView, layer: int | None, reference: _Reference | None) -> Markup:
@@ -224,6 +224,8 @@ def _where(device: str) -> str:
 def _evidence(facts: RunFacts) -> Markup:
     if facts.evidence is None or facts.evidence_kept is None:
         return Markup('<span class="none">not known</span>')
+    if facts.turns and facts.evidence_recall is not None:
+        return Markup("{} shown at full resolution").format(percent(facts.evidence_recall, 0))
     text = f"{facts.evidence_kept:,} of {facts.evidence:,} {'patch' if facts.evidence == 1 else 'patches'} kept"
     text += " or merged" if facts.merged else ""
     return Markup("{}").format(text) if facts.evidence_kept == facts.evidence else Markup("<b>{}</b>").format(text)

@@ -12,12 +12,12 @@ from typing import Any
 
 from analysis.annotations import FILE_NAME, read_annotations
 from analysis.errors import AnalysisError
-from analysis.pipeline import Encoded, Inquiry, Outcome, compare, encode, open_image, request_for
+from analysis.pipeline import Encoded, Inquiry, Outcome, Seen, compare, encode, open_image, request_for
 from analysis.run import ImageRef
 from compression.backends import load_model
 from compression.backends.base import VLM
 from compression.compressor import Plan
-from compression.errors import CompressionError, InvalidBudget, InvalidParameter, MissingSignal
+from compression.errors import CompressionError, InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from compression.sight import looking
 from dashboard.batch import write_balanced_scenes, write_scenes
 from dashboard.errors import InvalidSweep
@@ -134,7 +134,7 @@ def _refusal(vlm: VLM, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
         vlm.check(plan, vlm.count_tokens(size), size)
     except InvalidBudget as error:
         return {"state": "unreachable", "reason": str(error), "lowest": error.lowest}
-    except (InvalidParameter, MissingSignal) as error:
+    except (InvalidParameter, InvalidStrategyText, MissingSignal) as error:
         return {"state": "refused", "reason": str(error)}
     return {}
 
@@ -211,11 +211,11 @@ def _run_model(sweep: str, cells: Sequence[Cell], vlm: VLM, asked: SweepFile, st
 
 
 def _outcomes(cells: Sequence[Cell], vlm: VLM, asked: SweepFile, store: Store) -> Iterator[tuple[Cell, Outcome]]:
-    """What each request became; an image is encoded once for all of its requests that do not encode it themselves."""
+    """What each request became; an image is encoded once, and once by each strategy that encodes it itself."""
     for path, part in groupby(cells, key=lambda cell: cell.inquiry.path):
         of_image = list(part)
         store.put_image(path)
-        encoded = None
+        encoded, seen = None, Seen()
         try:
             if not all(looking(cell.plan) for cell in of_image):
                 encoded = encode(of_image[0].inquiry, vlm, repeats=asked.repeats, warmup=asked.warmup)
@@ -224,10 +224,10 @@ def _outcomes(cells: Sequence[Cell], vlm: VLM, asked: SweepFile, store: Store) -
                 yield cell, Outcome(cell.swept.strategy, None, "encode", _reason(error))
             continue
         for cell in of_image:
-            yield cell, _answered(cell, vlm, asked, encoded)
+            yield cell, _answered(cell, vlm, asked, encoded, seen)
 
 
-def _answered(cell: Cell, vlm: VLM, asked: SweepFile, encoded: Encoded | None) -> Outcome:
+def _answered(cell: Cell, vlm: VLM, asked: SweepFile, encoded: Encoded | None, seen: Seen) -> Outcome:
     try:
         [outcome] = compare(
             cell.inquiry,
@@ -238,6 +238,7 @@ def _answered(cell: Cell, vlm: VLM, asked: SweepFile, encoded: Encoded | None) -
             repeats=asked.repeats,
             warmup=asked.warmup,
             encoded=encoded,
+            seen=seen,
         )
     except Exception as error:  # a fault of one strategy must not cost the night that the others need
         return Outcome(cell.swept.strategy, None, "answer", _reason(error))

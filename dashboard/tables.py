@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from compression.sight import Turn
 from dashboard.facts import RunFacts
 from dashboard.markup import EMPTY, LETTERS, answer_of, join, key, verdict
 
@@ -149,6 +150,59 @@ def numbers_table(rows: Sequence[Numbered]) -> Markup:
         '<div class="tablewrap" tabindex="0" role="region" aria-label="Table of results"><table class="km-table">'
         '<caption class="sr">One row per run</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(cells, body)
+
+
+def turns_tables(rows: Sequence[Numbered]) -> Markup:
+    """For each run that looked in turns, what it did; nothing where none did."""
+    return join(_turns_table(row) for row in rows if row.facts.turns)
+
+
+def _turns_table(row: Numbered) -> Markup:
+    heads = (
+        ("Turn", ""),
+        ("Where, px", "l"),
+        ("Confidence", ""),
+        ("Tokens", ""),
+        ("Before", "l"),
+        ("After", "l"),
+        ("", "l"),
+    )
+    cells = join(Markup('<th scope="col" class="{}">{}</th>').format(kind, head or _OUTCOME) for head, kind in heads)
+    return Markup(
+        '<section class="turns"><h3>{}&ensp;{} <small>where it looked</small></h3>'
+        '<div class="tablewrap" tabindex="0" role="region" aria-label="Turns of {}, {}"><table class="km-table">'
+        '<caption class="sr">One row per turn</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+        "</section>"
+    ).format(
+        key(row.position),
+        row.title,
+        LETTERS[row.position],
+        row.title,
+        cells,
+        join(_turn_line(turn) for turn in row.facts.turns),
+    )
+
+
+_OUTCOME = Markup('<span class="sr">Outcome</span>')
+
+
+def _turn_line(turn: Turn) -> Markup:
+    left, top, right, bottom = (round(edge) for edge in turn.box)
+    shown = f"shown as {turn.view}" if turn.view else ""
+    outcome = ", ".join(filter(None, (shown, turn.reason))) or "shown"
+    return Markup(
+        '<tr{}><th scope="row">{}</th><td class="l">{}</td><td>{}</td><td>{}</td><td class="l">{}</td>'
+        '<td class="l">{}</td><td class="l">{}</td></tr>'
+    ).format(
+        EMPTY if turn.is_accepted else Markup(' class="rejected"'),
+        turn.number,
+        f"{left:,}–{right:,} × {top:,}–{bottom:,}",
+        _number(turn.confidence, 2),
+        f"{turn.tokens:,}" if turn.is_accepted else "–",
+        turn.before or "–",
+        turn.after or "–",
+        outcome,
+    )
 
 
 def _line(row: Numbered) -> Markup:

@@ -20,7 +20,7 @@ from analysis.run import utc_now
 from storage.database import Database
 from storage.errors import StoreCorrupt, StoreReadOnly, StoreTooNew
 from storage.faults import translate_os
-from storage.schema import metadata, runs, schema_steps, spectra, spectrum_arrays, sweep_runs, sweeps
+from storage.schema import metadata, runs, schema_steps, spectra, spectrum_arrays, sweep_runs, sweeps, turns
 from storage.views import create_views
 
 
@@ -57,11 +57,18 @@ def add_tokens_encoded(connection: Connection) -> None:
     create_views(connection)
 
 
+def add_turns(connection: Connection) -> None:
+    """The table of the turns in which a zoom looked, and its view."""
+    metadata.create_all(connection, tables=[turns])
+    create_views(connection)
+
+
 STEPS = (
     Step("0001 first tables", create_all),
     Step("0002 decompositions", add_spectra),
     Step("0003 sweeps", add_sweeps),
     Step("0004 encodings of their own", add_tokens_encoded),
+    Step("0005 turns", add_turns),
 )
 
 

@@ -164,6 +164,24 @@ def choice_rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def turn_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of the table `turns`: none of a strategy that does not look in turns."""
+    return [
+        {
+            "run": run.id,
+            "turn": turn.number,
+            **dict(zip(("left", "top", "right", "bottom"), turn.box, strict=True)),
+            "confidence": None if turn.confidence is None else _known(turn.confidence),
+            "tokens_spent": turn.tokens,
+            "answer_before": turn.before,
+            "answer_after": turn.after,
+            "accepted": turn.is_accepted,
+            "reason": turn.reason,
+        }
+        for turn in run.turns
+    ]
+
+
 def router_rows(run: Run) -> list[dict[str, Any]]:
     """The rows of the table `router`: one per stream of the decision, none where there was no router."""
     decision = run.selection.router

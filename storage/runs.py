@@ -40,6 +40,7 @@ from storage.rows import (
     run_row,
     summarise,
     summary_of,
+    turn_rows,
 )
 
 SUMMARY_COLUMNS = [schema.runs.c["id" if name == "run" else name] for name in SUMMARY_FIELDS]
@@ -211,6 +212,7 @@ def add_run(connection: Connection, images: ImageFolder, run: Run, owner: str = 
             [{"run": run.id, "name": name, "digest": array.digest} for name, array in packed.items()],
         ),
         (schema.choices, choice_rows(run)),
+        (schema.turns, turn_rows(run)),
         (schema.router, router_rows(run)),
     ):
         if rows:

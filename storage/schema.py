@@ -3,6 +3,7 @@
 runs ─┬─ run_records   everything of a run that is not an array
       ├─ run_arrays ── arrays (content-addressed, shared between runs)
       ├─ choices       one row per answer to choose among
+      ├─ turns         one row per turn of a strategy that looks at the image in turns
       └─ router        one row per stream of a route decision
 comparisons ── panes ── runs, failures
 spectra ─── spectrum_arrays ── arrays
@@ -160,6 +161,23 @@ choices = Table(
     Column("text", Words, nullable=False, comment="The choice"),
     Column("probability", Double, comment="In 0..1, renormalised where choices were given; NULL where not a number"),
     Column("is_expected", Boolean, comment="Whether it is the right answer; NULL where that is not known"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("run", Words, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, comment="Id of the run"),
+    Column("turn", Integer, primary_key=True, comment="Its number, from 1"),
+    Column("left", Double, nullable=False, comment="Where it looked, in pixels of the original image"),
+    Column("top", Double, nullable=False, comment="Pixels"),
+    Column("right", Double, nullable=False, comment="Pixels"),
+    Column("bottom", Double, nullable=False, comment="Pixels"),
+    Column("confidence", Double, comment="What spoke for the box, 0 to 1; NULL where nothing was counted"),
+    Column("tokens_spent", Integer, nullable=False, comment="Visual tokens that the turn added"),
+    Column("answer_before", Words, nullable=False, comment="The model's answer before; empty where it was not asked"),
+    Column("answer_after", Words, nullable=False, comment="The model's answer after; empty where it was not asked"),
+    Column("accepted", Boolean, nullable=False, comment="Whether what it saw was kept"),
+    Column("reason", Words, nullable=False, comment="Why not, or what was done to the box; may be empty"),
 )
 
 router = Table(

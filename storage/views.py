@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, inspect, or_, select
 
-from storage.schema import choices, failures, router, runs, spectra, sweep_runs, sweeps
+from storage.schema import choices, failures, router, runs, spectra, sweep_runs, sweeps, turns
 
 # fmt: off
 RUN_COLUMNS = (
@@ -23,6 +23,12 @@ TOKEN_COLUMNS = (
     "run", "token", "row", "col", "view", "left", "top", "right", "bottom", "fate", "target", "score", "attention",
 )
 """The columns of `v_tokens` in order; see `storage.tokens.tokens_table`."""
+
+TURN_COLUMNS = (
+    "run", "turn", "left", "top", "right", "bottom", "confidence", "tokens_spent", "answer_before", "answer_after",
+    "accepted", "reason",
+)
+"""The columns of `v_turns` in order."""
 
 ROUTER_COLUMNS = ("run", "stage", "layer", "stream", "share", "lambda", "rho", "score", "threshold")
 """The columns of `v_router` in order."""
@@ -54,6 +60,7 @@ VIEWS: dict[str, Select[Any]] = {
         choices.c.probability,
         choices.c.is_expected,
     ),
+    "v_turns": select(*[turns.c[name] for name in TURN_COLUMNS]),
     "v_router": select(*[router.c[name] for name in ROUTER_COLUMNS]),
     "v_pid": select(*[spectra.c.id.label("pid") if name == "pid" else spectra.c[name] for name in PID_COLUMNS]),
     "v_failures": select(

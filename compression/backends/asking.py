@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from compression.backends import attention
 from compression.backends.base import NO_INTERVENTION, Given, Intervention, Prompt, SequenceLayout
+from compression.backends.caching import hiding
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
-from compression.backends.inside import Inside, acts_of
+from compression.backends.inside import Inside
+from compression.backends.planning import acts_of
 from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
 from compression.compressor import Cancel, Context, Plan, Stage
 from compression.errors import InvalidQuestion
@@ -57,9 +59,9 @@ def give(family: Asked, tokens: VisualTokens, prompt: Prompt, plan: Plan, *, see
     """
     if all(step.stage is Stage.ENCODER for step in plan.steps):
         entering, features = compress_before(family, tokens, plan, context_of(family, prompt, seed))
-        return Given(tokens.grid, plan, entering, features, {})
+        return Given(tokens.grid, plan, entering, family.given(features, entering, tokens), {})
     made = prefill(family, tokens, prompt, plan, seed=seed)
-    return Given(tokens.grid, plan, made.entering, made.features, made.acts)
+    return Given(tokens.grid, plan, made.entering, made.features, made.acts, made.cached)
 
 
 @torch.no_grad()
@@ -169,6 +171,7 @@ class _Packed:
     words: Tensor  # int64, positions of the question's words
     options: Tensor  # int64, positions of the listed answers
     reads: list[tuple[int, int, int, int]] = field(default_factory=list)  # prompt, choice, place from the end, token
+    later: list[int] = field(default_factory=list)  # places from the end that decoding steps would process
 
     @classmethod
     def of(cls, asked: Sequence[_Asked], device: str) -> _Packed:
@@ -178,6 +181,7 @@ class _Packed:
         words: list[int] = []
         options: list[int] = []
         reads: list[tuple[int, int, int, int]] = []
+        later: list[int] = []
         number = 0
         for prompt, one in enumerate(asked):
             for branch in one.branches:
@@ -187,6 +191,7 @@ class _Packed:
                 for places, found in ((one.layout.question, words), (one.layout.options, options)):
                     found += [int(place) + (moved if place >= len(prefix) else 0) for place in places]
                 reads += [(prompt, choice, start + place, token) for place, token, choice in branch.reads]
+                later += range(start + len(one.branches[0].ids), start + len(branch.ids))
                 ids += branch.ids
                 segment += [number] * len(branch.ids)
                 positions += range(len(prefix), len(prefix) + len(branch.ids))
@@ -202,6 +207,7 @@ class _Packed:
             options=torch.tensor(sorted(set(options)), dtype=torch.int64, device=device),
             # Counted from the end: a step inside the language model shortens the sequence in front of them.
             reads=[(prompt, choice, place - len(ids), token) for prompt, choice, place, token in reads],
+            later=[place - len(ids) for place in later],
         )
 
     def erased(self, *, keeps_options: bool) -> Tensor:
@@ -230,6 +236,9 @@ def _pass(
         if hides:
             packed.mask[..., places] = False
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
+    axes = family.place(packed.ids, given.entering, given.grid)
+    if axes is not None:
+        axes = axes.taken(packed.positions[0])
     inside = Inside(
         steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
@@ -237,21 +246,31 @@ def _pass(
         layout=_whole(asked[0].layout, packed.ids.shape[1]),
         entering=given.entering,
         family=family,
+        axes=axes,
         frozen=given.acts,
     )
+    later = torch.tensor(packed.later, dtype=torch.int64, device=packed.ids.device)
+
+    def bias_of(layer: int) -> Tensor | None:
+        bias = inside.biases[layer]
+        if layer not in given.cached or not len(later):
+            return bias
+        return hiding(inside.layout, given.cached[layer], inside.layout.length + later, bias)
+
     places = torch.tensor([place for _, _, place, _ in packed.reads], device=packed.ids.device)
     with (
         _replaced(family.word_embeddings, words, intervention.words),
         _heard(family.decoder_layers if layers else [], places) as heard,
         cut_between(family.decoder_layers, inside.before),
-        attention.calibrated(lambda layer: inside.biases[layer]),
+        attention.calibrated(bias_of),
     ):
         output = family.forward(
             packed.ids,
             features,
             blocks,
+            inside=inside,
             attention_mask=packed.mask,
-            position_ids=packed.positions,
+            position_ids=packed.positions if axes is None else axes.for_library(),
             use_cache=False,
             logits_to_keep=places,
         )
@@ -268,7 +287,8 @@ def _pass(
 
 def _whole(layout: SequenceLayout, length: int) -> SequenceLayout:
     """The layout of a packed sequence, as far as a step inside the language model asks for it."""
-    return SequenceLayout(length, layout.visual, layout.outputs, np.empty(0, dtype=np.int64), length - 1)
+    none = np.empty(0, dtype=np.int64)
+    return SequenceLayout(length, layout.visual, layout.outputs, none, length - 1, separators=layout.separators)
 
 
 def _in_order(rows: Tensor, count: int) -> Tensor:

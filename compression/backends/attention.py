@@ -28,7 +28,8 @@ Hear = Callable[[int, Heads], None]
 """Told the layer index and its queries and keys, from which rows can be computed."""
 
 BiasOf = Callable[[int], Tensor | None]
-"""What is added to all logits of each key of a layer, float32 [keys of the prompt], or None for nothing."""
+"""What is added to the logits of a layer, float32 over the keys of the prompt, or None for nothing: [keys], [kv heads,
+keys] or [kv heads, length, keys]."""
 
 _calibration: ContextVar[BiasOf | None] = ContextVar("keepmap_attention_calibration", default=None)
 _listener: ContextVar[Hear | None] = ContextVar("keepmap_attention_listener", default=None)
@@ -55,12 +56,15 @@ def calibrated(bias_of: BiasOf) -> Iterator[None]:
 
 
 def _with_bias(mask: Tensor | None, bias: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """An additive mask [1, 1, length, keys] that adds the bias where a key may be attended.
+    """An additive mask [1, 1 or heads, length, keys] that adds the bias where a key may be attended.
 
     Keys behind the prompt, which decoding steps add to the cache, have none.
     """
     length, keys = query.shape[2], key.shape[2]
-    added = pad(bias, (0, keys - len(bias)))
+    added = pad(bias, (0, keys - bias.shape[-1]))
+    if bias.ndim > 1:
+        added = added.repeat_interleave(query.shape[1] // len(bias), dim=0)
+        added = (added if bias.ndim == 3 else added[:, None])[None]
     if mask is not None and mask.dtype != torch.bool:
         return (mask[..., :keys] + added).to(query.dtype)
     allowed = torch.ones(1, 1, length, keys, dtype=torch.bool, device=key.device).tril(keys - length)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Cancel, Plan
-from compression.grid import TokenGrid
+from compression.grid import Box, TokenGrid
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class SequenceLayout:
         question: int64 [words], positions of the question's words.
         answer: Position whose next token is the answer: the last of the prompt.
         options: int64 [words], positions of the listed answers' words.
+        separators: int64, positions of the tokens without area that belong to the picture: the end of a row, the name
+            of a tile, the marks around a view.
         lineage: How the visual tokens here were made of the outputs that entered, where an act inside the language
             model merged some; None where each is the output that `outputs` names.
     """
@@ -64,7 +67,23 @@ class SequenceLayout:
     question: NDArray[np.int64]
     answer: int
     options: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    separators: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     lineage: Selection | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """Texts that a model wrote, and what they took.
+
+    Args:
+        texts: In the order in which they were written.
+        sequence_per_layer: Positions that each layer processed of what all of them read.
+        steps: Decoding steps of each text.
+    """
+
+    texts: tuple[str, ...]
+    sequence_per_layer: tuple[int, ...]
+    steps: tuple[int, ...]
 
 
 @runtime_checkable
@@ -94,6 +113,16 @@ class Seconds:
     def of(cls, samples: Sequence[float]) -> Seconds:
         """Summarise samples in seconds; at least one."""
         return cls(float(np.median(samples)), float(min(samples)), float(max(samples)), len(samples))
+
+    @classmethod
+    def total(cls, parts: Sequence[Seconds]) -> Seconds:
+        """The time of several things done one after the other; at least one."""
+        return cls(
+            sum(one.median for one in parts),
+            sum(one.low for one in parts),
+            sum(one.high for one in parts),
+            min(one.repeats for one in parts),
+        )
 
 
 @dataclass(frozen=True)
@@ -127,6 +156,15 @@ class Generation:
     kv_cache_bytes: int
     notices: tuple[str, ...] = ()
 
+    def probabilities(self, *, renormalised: bool) -> NDArray[np.float64]:
+        """Of the choices, in [0, 1]; renormalised over them, or as they are under the whole vocabulary."""
+        logs = np.array(self.log_probabilities, dtype=np.float64)
+        if not renormalised:
+            return np.exp(logs)
+        shifted = np.exp(logs - logs.max())  # from the logarithms: the mass itself may underflow
+        shares: NDArray[np.float64] = shifted / shifted.sum()
+        return shares
+
 
 @dataclass(frozen=True)
 class Given:
@@ -136,8 +174,9 @@ class Given:
         grid: Where the picture's visual tokens lie, before any strategy.
         plan: The strategy.
         entering: What entered the language model.
-        features: Float [outputs, dim] of what entered.
+        features: Float [outputs, dim or more], what the language model was given of them.
         acts: Layer -> decision of the step before it.
+        cached: Layer -> visual tokens there that decoding steps may look at, int64 [kv heads, kept]; all where none.
     """
 
     grid: TokenGrid
@@ -145,6 +184,7 @@ class Given:
     entering: Selection
     features: Tensor
     acts: Mapping[int, Selection]
+    cached: Mapping[int, Tensor] = field(default_factory=dict)
 
     def retention(self, layers: int) -> float:
         """Mean share of the visual tokens that the language model's layers processed, 0..1."""
@@ -160,8 +200,8 @@ class Intervention:
     """What takes the place of a source within the call.
 
     Args:
-        visual: Float [rows, dim] that take the place of the visual tokens in order, over again where there are more
-            tokens than rows; None leaves them.
+        visual: Float [rows, dim], as wide as `Given.features`, that take the place of the visual tokens in order, over
+            again where there are more tokens than rows; None leaves them.
         words: The same for the question's words.
         hides_visual, hides_words: Whether nothing may attend to them.
         keeps_options: Whether the listed answers stay when the question's words are replaced or hidden.
@@ -180,7 +220,12 @@ NO_INTERVENTION = Intervention()
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP."""
+    """The sizes that cost formulas ask for. `ffn` is the width of the gated MLP.
+
+    Of the encoder: `encoder_has_cls` says whether a [CLS] goes with the patches of a view, `encoder_is_gated` whether
+    its MLP has three matrices instead of two, `encoder_windowed_layers` in how many layers a patch attends to at most
+    `encoder_window` patches instead of all.
+    """
 
     layers: int
     dim: int
@@ -192,6 +237,10 @@ class Architecture:
     encoder_layers: int
     encoder_dim: int
     encoder_ffn: int
+    encoder_has_cls: bool = True
+    encoder_is_gated: bool = False
+    encoder_windowed_layers: int = 0
+    encoder_window: int = 0
 
 
 @dataclass(frozen=True)
@@ -269,6 +318,50 @@ class VLM(Protocol):
         Args:
             image: uint8 [height, width, 3]; the grid's boxes are in its pixels.
         """
+
+    @property
+    def coordinates(self) -> Coordinates | None:
+        """How the model writes boxes; None where it cannot write any."""
+
+    @property
+    def framing(self) -> str:
+        """How boxes become frames; see `Lens.framing`."""
+
+    def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
+        """Longest side in pixels and number of pictures along each side, for an overview of `tiles` of `side`."""
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """Visual tokens of an overview, or of a tile of it, as it can stand beside crops; as `encode_reduced`."""
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """What the model is to be shown so that it sees a box; see `Lens.frames`."""
+
+    def crop_size(self, frame: Box, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) at which the model wants a frame."""
+
+    def count_crop(self, frame: Box, image_size: tuple[int, int]) -> int:
+        """Visual tokens of a frame."""
+
+    def encode_crop(self, image: NDArray[np.uint8], frame: Box, image_size: tuple[int, int]) -> VisualTokens:
+        """Visual tokens of a frame, its grid in original pixels.
+
+        Args:
+            image: uint8 [height, width, 3], what the image has of the frame, at `crop_size` or near it.
+            frame: One of `frames`.
+            image_size: (height, width) of the original.
+        """
+
+    def write(
+        self,
+        tokens: VisualTokens,
+        request: str,
+        *,
+        count: int,
+        temperature: float,
+        seed: int,
+        cancel: Cancel | None = None,
+    ) -> Written:
+        """Texts that the model writes on a picture when it is told something; see `writing.write`."""
 
     def encode_merged(
         self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging

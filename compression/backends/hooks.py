@@ -21,7 +21,8 @@ class Entering:
 
     Args:
         hidden: Float [1, length, dim].
-        positions: int64 [length], position ids.
+        positions: int64 [length], position ids; those of the whole sequence are 0, 1, … where a place has several
+            ids (`Axes`).
         rotary: Cosine and sine of the positions, each [1, length, head dim].
         mask: Additive or boolean [1, 1, length, length], or None for plain causal attention.
     """
@@ -37,14 +38,20 @@ class Cut:
     """How the sequence goes on from a layer.
 
     Args:
-        hidden: Float [1, shorter, dim].
-        slots: int64 [shorter] ascending, places in the sequence so far whose rows and columns of the mask are taken.
-        positions: int64 [shorter], position ids, each of which the whole sequence has.
+        hidden: Float [1, length from here on, dim].
+        slots: int64 [length from here on] ascending, places in the sequence so far whose rows and columns of the mask
+            are taken.
+        positions: int64 [length from here on], position ids, each of which the whole sequence has.
+        rotary: Cosine and sine, each [1, length from here on, head dim]; None for those that the whole sequence has at
+            `positions`.
+        returns: Whether the whole sequence is there again, so that the slots are places in it.
     """
 
     hidden: Tensor
     slots: Tensor
     positions: Tensor
+    rotary: tuple[Tensor, Tensor] | None = None
+    returns: bool = False
 
 
 BeforeLayer = Callable[[int, Entering], Cut | None]
@@ -73,14 +80,14 @@ def tapped(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[None]:
-    """Shorten the sequence between decoder layers during prefill, exactly.
+    """Shorten the sequence between decoder layers during prefill, or let it be whole again, exactly.
 
     From a layer where `before` returns a cut, the layer and all later ones get its hidden states, and the rotary
-    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: the caches of later layers are
-    shorter, and the library continues from layer 0's length, which is never cut: a cut before layer 0 is compression
-    before the language model. Where a cut gave other position ids, decoding needs `moved_up` too.
+    embeddings, position ids and mask that belong to them. Decoding steps pass untouched: each layer has the cache of
+    what it processed, and the library continues from the length of layer 0's. Where that was cut, or where a cut gave
+    other position ids, decoding needs `moved_up` too.
     """
-    held: dict[str, Tensor] = {}  # slots and positions of the present sequence, once it was cut
+    held: dict[str, Any] = {}  # slots, positions and rotary embeddings of the present sequence, once it was cut
 
     def hook(index: int) -> PreHook:
         def shorten(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
@@ -89,14 +96,14 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
                 return None
             whole = kwargs
             if held:
-                kwargs = _cut_to(held["slots"], held["positions"], whole)
+                kwargs = _cut_to(**held, kwargs=whole)
             positions, mask = kwargs["position_ids"][0], kwargs.get("attention_mask")
             cut = before(index, Entering(hidden, positions, kwargs["position_embeddings"], mask))
             if cut is not None:
                 hidden = cut.hidden
-                held["slots"] = held["slots"][cut.slots] if held else cut.slots
-                held["positions"] = cut.positions
-                kwargs = _cut_to(held["slots"], held["positions"], whole)
+                slots = held["slots"][cut.slots] if held and not cut.returns else cut.slots
+                held.update(slots=slots, positions=cut.positions, rotary=cut.rotary)
+                kwargs = _cut_to(**held, kwargs=whole)
             if not held:
                 return None
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -107,29 +114,59 @@ def cut_between(layers: Sequence[nn.Module], before: BeforeLayer) -> Iterator[No
         yield
 
 
-def _cut_to(slots: Tensor, positions: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _cut_to(
+    slots: Tensor, positions: Tensor, rotary: tuple[Tensor, Tensor] | None, kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """A layer's arguments for a part of the sequence: the mask of some slots, the rotary embeddings of some ids."""
-    ids = kwargs["position_ids"][0]
-    ordered, order = ids.sort(stable=True)
-    place = order[torch.searchsorted(ordered, positions)]
-    cos, sin = kwargs["position_embeddings"]
+    if rotary is None:
+        ordered, order = kwargs["position_ids"][0].sort(stable=True)
+        place = order[torch.searchsorted(ordered, positions)]
+        cos, sin = kwargs["position_embeddings"]
+        rotary = cos[:, place], sin[:, place]
     mask = kwargs.get("attention_mask")
     return {
         **kwargs,
-        "position_embeddings": (cos[:, place], sin[:, place]),
+        "position_embeddings": rotary,
         "position_ids": positions[None],
         "attention_mask": None if mask is None else mask[:, :, slots][:, :, :, slots],
     }
 
 
 @contextmanager
+def added_behind(layers: Sequence[nn.Module], addend: Callable[[int], tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Add to what some layers put out during prefill, before the next one gets it.
+
+    Args:
+        layers: The layers, in order.
+        addend: Told the layer index; returns positions int64 [places], each once, and what is added there, float
+            [places, dim].
+    """
+
+    def hook(index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def add(_module: nn.Module, _args: Any, hidden: Tensor) -> Tensor:
+            places, rows = addend(index)
+            return hidden.index_add(1, places, rows[None].to(hidden))
+
+        return add
+
+    handles = []
+    try:
+        handles += [layer.register_forward_hook(hook(index)) for index, layer in enumerate(layers)]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def moved_up(layers: Sequence[nn.Module], rotary: nn.Module, shifts: Sequence[int]) -> Iterator[None]:
-    """Let decoding steps continue behind renumbered tokens: each layer subtracts its shift from the position.
+    """Let decoding steps continue at the right position: each layer subtracts its shift from that of the library.
 
     Args:
         layers: The language model's layers.
         rotary: Its rotary embedding, called with hidden states and position ids.
-        shifts: For each layer, by how many places what followed the visual tokens has moved up.
+        shifts: For each layer, by how many places what followed the visual tokens has moved up, less the places that
+            layer 0's cache lacks.
     """
 
     def hook(index: int) -> PreHook:
@@ -143,6 +180,21 @@ def moved_up(layers: Sequence[nn.Module], rotary: nn.Module, shifts: Sequence[in
         return shift
 
     with _hooked(layers if any(shifts) else [], hook):
+        yield
+
+
+@contextmanager
+def with_word_ids(language: nn.Module) -> Iterator[None]:
+    """Let a language model whose ids have several axes tell its layers, while decoding, the id of the word.
+
+    Such a model tells its layers the first row of what it is given, where there is one more row than axes.
+    """
+
+    def repeat(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+        ids = kwargs["position_ids"]
+        return args, {**kwargs, "position_ids": torch.cat([ids[:1], ids])}
+
+    with _hooked([language], lambda _: repeat):
         yield
 
 

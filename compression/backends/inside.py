@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
+from compression.backends.axes import Axes
 from compression.backends.base import SequenceLayout
+from compression.backends.caching import slots_of
 from compression.backends.hooks import Cut, Entering
+from compression.backends.planning import Planned
 from compression.backends.sequence import rearranged
 from compression.calibration import attention_of, logit_bias, sizes_after
-from compression.compressor import Budget, Context, Plan, Stage, Step
-from compression.decoder import Act, DecoderStrategy
-from compression.errors import AttentionUnavailable, InvalidBudget, InvalidStrategyText
+from compression.compressor import Context
+from compression.errors import AttentionUnavailable
 from compression.grid import TokenGrid
 from compression.layer import Heads, LayerState
 from compression.selection import Selection
@@ -33,118 +35,12 @@ class Decoder(Protocol):
     def final_norm(self) -> nn.Module:
         """The norm behind the last layer."""
 
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding of the language model."""
+
     def heads_of(self, layer: int, entering: Entering) -> Heads:
         """Queries and keys that a decoder layer makes of what enters it."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One act of a step: which strategy acts, and what it is to leave."""
-
-    strategy: DecoderStrategy
-    act: Act
-
-
-def decoder_strategy(step: Step) -> DecoderStrategy:
-    """The strategy of a step inside the language model.
-
-    Raises:
-        InvalidStrategyText: it does not say where it acts.
-    """
-    if not isinstance(step.compressor, DecoderStrategy):
-        raise InvalidStrategyText(
-            f"{step.compressor.info.name} acts inside the language model but has no schedule; derive it from "
-            "DecoderStrategy"
-        )
-    return step.compressor
-
-
-def asked(step: Step, total: int) -> int:
-    """The budget of a step that must have one, in visual tokens.
-
-    Raises:
-        InvalidBudget: it has none.
-    """
-    budget = step.budget.tokens(total)
-    if budget is None:
-        name = step.compressor.info.name
-        raise InvalidBudget(f"{name} needs a budget; write {name}@0.25")
-    return budget
-
-
-def acts_of(plan: Plan, total: int, entering: int, layers: int) -> dict[int, Planned]:
-    """Every act of a plan inside the language model, by the layer before which it happens.
-
-    Args:
-        plan: What was asked for, in tokens of the image; see `Plan`.
-        total: Visual tokens of the image.
-        entering: Visual tokens that enter the language model: what the step before it left.
-        layers: Language-model layers.
-
-    Raises:
-        InvalidBudget, InvalidParameter: as `DecoderStrategy.schedule` says.
-        InvalidStrategyText: two steps act before the same layer.
-    """
-    planned: dict[int, Planned] = {}
-    for step in plan.steps:
-        if step.stage is not Stage.DECODER:
-            continue
-        strategy = decoder_strategy(step)
-        for layer in strategy.cut_layers(layers):
-            if layer in planned:
-                raise InvalidStrategyText(f"two steps act before layer {layer}; give each a layer of its own")
-        others = [one.act for one in planned.values()]
-        acts = strategy.schedule(entering, asked(step, total), layers, others)
-        planned |= {act.layer: Planned(strategy, act) for act in acts}
-    return planned
-
-
-def check_reachable(plan: Plan, total: int, layers: int) -> None:
-    """Refuse a plan that cannot run on `total` visual tokens, as far as that is known before it runs.
-
-    Where the step before the language model chooses how many tokens it leaves, what the others can reach shows then.
-
-    Raises:
-        InvalidBudget, InvalidParameter, InvalidStrategyText: as `acts_of` says.
-    """
-    first = plan.steps[0]
-    if first.compressor.info.reduces == "nothing" and first.budget.tokens(total) not in (None, total):
-        raise InvalidBudget(
-            f"{first.compressor.info.name} keeps all {total} visual tokens, got a budget of "
-            f"{first.budget.tokens(total)}; write {first.compressor.info.name}@1.0 or choose another strategy",
-            lowest=total,
-        )
-    if first.stage is Stage.DECODER:
-        acts_of(plan, total, total, layers)
-    elif first.budget != Budget() or not first.compressor.info.adaptive:
-        acts_of(plan, total, asked(first, total), layers)
-    else:
-        for step in plan.steps[1:]:
-            decoder_strategy(step).cut_layers(layers)
-            asked(step, total)
-
-
-def lowest_of(plan: Plan, total: int, layers: int) -> int:
-    """The smallest budget in visual tokens that the last step of a plan can reach on an image of `total` tokens.
-
-    Raises:
-        InvalidBudget, InvalidParameter, InvalidStrategyText: an earlier step cannot run.
-    """
-    *earlier, last = plan.steps
-    if last.stage is not Stage.DECODER:
-        return 1
-    entering, others = total, []
-    if earlier:
-        known = earlier[0].budget.tokens(total) if earlier[0].stage is not Stage.DECODER else None
-        entering = total if known is None else known
-        others = [one.act for one in acts_of(Plan(tuple(earlier)), total, entering, layers).values()]
-    return decoder_strategy(last).lowest(entering, layers, others)
-
-
-def guidance_layers(steps: Mapping[int, Planned], layers: int) -> set[int]:
-    """The layers whose attention in a full first pass some act asks for."""
-    wanted = {planned.strategy.teacher_layer(layers) for planned in steps.values()}
-    return {layer for layer in wanted if layer is not None}
 
 
 def entering_sizes(entering: Selection) -> NDArray[np.float64]:
@@ -167,6 +63,16 @@ def received(heads: Heads, layout: SequenceLayout) -> Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What entered the language model: its layout, hidden states [length, dim] and position ids [length]."""
+
+    layout: SequenceLayout
+    hidden: Tensor
+    positions: Tensor
+    axes: Axes | None
+
+
 @dataclass
 class Inside:
     """The acts inside the language model, and what they have done so far in this pass.
@@ -180,6 +86,8 @@ class Inside:
     layout: SequenceLayout
     entering: Selection
     family: Decoder
+    axes: Axes | None = None  # the ids of the present sequence where they have several axes
+    signals: Mapping[Signal, Tensor] = field(default_factory=dict)  # of the encoder, [heads, outputs that entered]
     teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
     acts: dict[int, Selection] = field(default_factory=dict)  # by layer
@@ -187,17 +95,27 @@ class Inside:
     tokens_per_layer: list[int] = field(default_factory=list)
     sequence_per_layer: list[int] = field(default_factory=list)
     biases: list[Tensor | None] = field(default_factory=list)  # by layer: what is added to the logits of each key
-    shifts: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
+    cached: dict[int, Tensor] = field(default_factory=dict)  # by layer: visual tokens in its cache, [kv heads, kept]
+    slots: dict[int, Tensor] = field(default_factory=dict)  # by layer: positions in its cache, [kv heads, kept]
+    moved: list[int] = field(default_factory=list)  # by layer: places that what follows the picture has moved up
     _selection: Selection = field(init=False)  # over the outputs that entered
     _sizes: NDArray[np.float64] = field(init=False)  # what each visual token counts as
     _heads: dict[int, Heads] = field(init=False, default_factory=dict)
-    _entered: tuple[Tensor, Any] = field(init=False)
-    _length: int = field(init=False)  # of the sequence that entered
+    _start: _Start = field(init=False)
+    _places: Tensor = field(init=False)  # of the present sequence, in that which entered
     _closed: Tensor = field(init=False)  # position ids of the present sequence, had all acts closed their gaps
 
     def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._selection = Selection.prune(len(self.entering), self.layout.outputs)
         self._sizes = entering_sizes(self.entering)[self.layout.outputs]
+
+    @property
+    def left(self) -> Selection:
+        """What is left so far, over the outputs that entered."""
+        return self._selection
 
     def over_all(self) -> Selection:
         """What is left so far, over the original grid."""
@@ -209,26 +127,41 @@ class Inside:
             conventions.insert(0, self.entering.diagnostics["positions"])
         decisions = [self.entering, *self.acts.values()]
         attended = {decision.diagnostics.get("attention", "plain") for decision in decisions}
-        told = {
+        told: dict[str, Any] = {
             "acts": [[layer, len(decision)] for layer, decision in sorted(self.acts.items())],
             "positions": "+".join(dict.fromkeys(conventions)),
             "attention": "proportional" if "proportional" in attended else "plain",
         }
+        if self.cached:
+            present = enumerate(self.tokens_per_layer)
+            told["cached"] = [self.cached[at].shape[1] if at in self.cached else every for at, every in present]
         made = self.entering.then(self._selection)
         return replace(made, diagnostics={**made.diagnostics, **told})
 
     def hear(self, layer: int, heads: Heads) -> None:
-        """Remember a layer's queries and keys where the act behind it needs them; called within every layer."""
+        """Remember a layer's queries and keys where the act behind it needs them; called within every layer.
+
+        Here each layer's cache is decided upon too, where a strategy compresses it.
+        """
         if layer + 1 in self.steps:
             self._heads[layer] = heads
+        last = {planned.strategy: planned.act.keep for _, planned in sorted(self.steps.items())}
+        began = time.perf_counter()
+        for strategy, keep in last.items():
+            if keep == len(self.entering):
+                continue
+            kept = strategy.cached(heads, torch.from_numpy(self.layout.visual).to(heads.key.device), keep)
+            if kept is not None:
+                self.cached[layer], self.slots[layer] = kept, slots_of(self.layout, kept)
+        self.seconds += time.perf_counter() - began
 
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
         if layer == 0:
-            self._entered = coming.hidden[0], self.layout.visual
+            self._start = _Start(self.layout, coming.hidden[0], coming.positions, self.axes)
+            self._places = torch.arange(self.layout.length, device=coming.hidden.device)
             self._closed = coming.positions
-            self._length = self.layout.length
-        cut, moved = None, self.shifts[-1] if self.shifts else 0
+        cut, moved = None, self.moved[-1] if self.moved else 0
         if layer in self.steps:
             began = time.perf_counter()
             cut, moved = self._act(layer, coming, moved)
@@ -237,14 +170,42 @@ class Inside:
         self.biases.append(self._bias(coming.hidden.device))
         self.tokens_per_layer.append(len(self.layout.visual))
         self.sequence_per_layer.append(self.layout.length)
-        self.shifts.append(moved)
+        self.moved.append(moved)
         return cut
 
     def _bias(self, device: torch.device) -> Tensor | None:
         return logit_bias(self.layout.length, self.layout.visual, self._sizes, device)
 
+    def shifts_in_decoding(self) -> tuple[int, ...]:
+        """By layer: what decoding steps subtract from the position that follows from the length of layer 0's cache."""
+        held = self.slots[0].shape[1] if 0 in self.slots else self.sequence_per_layer[0]
+        lacking = self._start.layout.length - held
+        return tuple(moved - lacking for moved in self.moved)
+
+    def biases_in_decoding(self) -> tuple[Tensor | None, ...]:
+        """By layer: what is added to the logits of each key that its cache keeps."""
+        return tuple(
+            bias if bias is None or layer not in self.slots else bias[self.slots[layer]]
+            for layer, bias in enumerate(self.biases)
+        )
+
+    def _return(self, layer: int, coming: Entering) -> tuple[Cut, int]:
+        """All that entered is there again: what was left out as it entered, the rest as it comes."""
+        start = self._start
+        every = np.arange(len(start.layout.visual))
+        told = {"positions": "original", "attention": attention_of(self.steps[layer].strategy)}
+        self.acts[layer] = Selection.prune(len(every), every, diagnostics=told)
+        hidden = start.hidden.clone()
+        hidden[self._places] = coming.hidden[0]
+        self.layout, self.axes = start.layout, start.axes
+        self._begin()
+        self._places, self._closed = torch.arange(len(hidden), device=hidden.device), start.positions
+        return Cut(hidden[None], self._places, start.positions, returns=True), 0
+
     def _act(self, layer: int, coming: Entering, moved: int) -> tuple[Cut, int]:
         """One act: the sequence from this layer on, and by how many places what follows the picture has moved up."""
+        if self.steps[layer].act.returns:
+            return self._return(layer, coming)
         decision = self.frozen[layer] if layer in self.frozen else self._decide(layer, coming)
         self.acts[layer] = decision
         here, device = self.layout, coming.hidden.device
@@ -255,50 +216,70 @@ class Inside:
             self.layout = replace(self.layout, lineage=self._selection)
         source = torch.from_numpy(found).to(device)
         slots = source.sort().values
+        self._places = self._places[source]
         hidden = coming.hidden[:, source]
         if not decision.is_pruning:
             visual = torch.from_numpy(here.visual).to(device)
             hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
+        renumbers = self.steps[layer].strategy.convention == "renumbered"
+        if self.axes is not None:
+            axes, (cos, sin) = self.axes.taken(source), (part[:, source] for part in coming.rotary)
+            if renumbers:
+                axes = axes.closed_up(self.layout.visual)
+                cos, sin = self.family.rotary(hidden, position_ids=axes.ids[:, None])
+            gained, self.axes = self.axes.following - axes.following, axes
+            return Cut(hidden, slots, coming.positions[source], (cos, sin)), moved + gained
         gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
         self._closed = self._closed[slots] - gone
-        if self.steps[layer].strategy.convention == "original":
+        if not renumbers:
             return Cut(hidden, slots, coming.positions[source]), moved
         # Gaps that steps of the other convention left are closed with its own.
-        return Cut(hidden, slots, self._closed), self._length - self.layout.length
+        return Cut(hidden, slots, self._closed), self._start.layout.length - self.layout.length
 
     def _decide(self, layer: int, coming: Entering) -> Selection:
+        strategy, act = self.steps[layer].strategy, self.steps[layer].act
+        here, device = self.layout, coming.hidden.device
+        visual = torch.from_numpy(here.visual).to(device)
+        context, signals = replace(self.context, layer=layer), {}
+        if layer == 0:  # no layer has looked yet; what the encoder saw is still there
+            at = torch.from_numpy(here.outputs).to(device)
+            signals = {name: value[:, at.to(value.device)] for name, value in self.signals.items()}
+        else:
+            context = replace(context, **self._seen(layer, coming, visual))
+        guide = strategy.teacher_layer(self.context.layers)
+        if guide is not None:
+            context = replace(context, teacher=self.teachers[guide][torch.from_numpy(self._selection.anchor)])
+        present = len(here.visual)
+        places = self.entering.anchor[self._selection.anchor]
+        decision = strategy.compress(
+            VisualTokens(coming.hidden[0, visual], self.grid, places, signals),
+            min(present, act.keep),
+            context,
+        )
+        told = {"positions": strategy.convention, "attention": attention_of(strategy)}
+        return replace(decision, diagnostics={**decision.diagnostics, **told})
+
+    def _seen(self, layer: int, coming: Entering, visual: Tensor) -> dict[str, Any]:
+        """The state between two layers, and the rows of the one before where the strategy needs them."""
         if layer - 1 not in self._heads:
             raise AttentionUnavailable(
                 f"layer {layer - 1} gave no queries and keys; the language model must use {attention.NAME}"
             )
-        strategy, act = self.steps[layer].strategy, self.steps[layer].act
-        here, heads = self.layout, self._heads[layer - 1]
-        visual = torch.from_numpy(here.visual).to(coming.hidden.device)
-        rows = None
-        if Signal.LAYER_ATTENTION in strategy.info.needs:
-            rows = heads.rows(torch.from_numpy(np.concatenate([[here.answer], here.question])))[:, :, visual]
-        bias = self._bias(coming.hidden.device)
-        entered, entered_visual = self._entered
+        here, heads, bias = self.layout, self._heads[layer - 1], self._bias(visual.device)
         cos, sin = coming.rotary
         state = LayerState(
             hidden=coming.hidden[0],
             visual=here.visual,
+            separators=here.separators,
             question=here.question,
             previous=heads,
             upcoming=lambda: replace(self.family.heads_of(layer, coming), bias=bias),
             norm=self.family.final_norm,
-            entered=entered,
-            entered_visual=entered_visual,
+            entered=self._start.hidden,
+            entered_visual=self._start.layout.visual,
             rotary=(cos[0], sin[0]),
         )
-        guide, teacher = strategy.teacher_layer(self.context.layers), None
-        if guide is not None:
-            teacher = self.teachers[guide][torch.from_numpy(self._selection.anchor)]
-        present = len(here.visual)
-        decision = strategy.compress(
-            VisualTokens(coming.hidden[0, visual], self.grid, np.arange(present)),
-            min(present, act.keep),
-            replace(self.context, layer=layer, attention=rows, state=state, teacher=teacher),
-        )
-        told = {"positions": strategy.convention, "attention": attention_of(strategy)}
-        return replace(decision, diagnostics={**decision.diagnostics, **told})
+        if Signal.LAYER_ATTENTION not in self.steps[layer].strategy.info.needs:
+            return {"state": state}
+        asking = torch.from_numpy(np.concatenate([[here.answer], here.question]))
+        return {"state": state, "attention": heads.rows(asking)[:, :, visual]}

@@ -1,13 +1,12 @@
 """InternVL3 checkpoints: an InternViT tower, a pixel shuffle and a Qwen2 language model.
 
-What this backend changes of `LlavaBackend`:
+What this backend changes of `ShuffledBackend`:
 
 * the image is stretched onto the arrangement of tiles that is nearest to it in shape (`get_optimal_tiled_canvas` of the
   library); the whole image, as one more tile, comes last where there are several;
 * a pixel shuffle makes one visual token of a square of patches, two by two at a `downsample_ratio` of 0.5: a token's
-  box is that of its patches. `FEATURES` is what the projector reads, the patches' features side by side;
-* attention on a token is the sum over its patches, so that it is still a share; its key is their mean. [CLS] has no way
-  through the shuffle, so its feature and what is compared with it are not provided;
+  box is that of its patches. `FEATURES` is what the projector reads, the patches' features side by side. [CLS] has no
+  way through the shuffle, so its feature and what is compared with it are not provided;
 * all tokens stand behind one start token and before one end token, without separators.
 """
 
@@ -23,14 +22,13 @@ from torch import Tensor
 from transformers import GotOcr2ImageProcessorPil, InternVLForConditionalGeneration
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from compression.backends.embedded.cells import cell_name
 from compression.backends.hooks import tapped
 from compression.backends.llava import cls_row, received_by
 from compression.backends.native import INSIDE
 from compression.backends.sequence import blocks_of
-from compression.backends.tiled import TiledBackend
+from compression.backends.shuffled import ShuffledBackend
 from compression.errors import ModelUnavailable
-from compression.grid import THUMBNAIL, TokenGrid, View
+from compression.grid import TokenGrid
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -44,7 +42,7 @@ PROVIDES = INSIDE | {
 }
 
 
-class InternVLBackend(TiledBackend):
+class InternVLBackend(ShuffledBackend):
     """An InternVL3 checkpoint: tiles of one size, each token made of a square of patches."""
 
     family = "internvl"
@@ -64,64 +62,15 @@ class InternVLBackend(TiledBackend):
         return round(1 / float(self.config.downsample_ratio))
 
     @property
-    def edge(self) -> int:
-        """Tokens along one edge of a tile."""
-        return self.side // int(self.config.vision_config.patch_size[0]) // self.merge
+    def patch(self) -> int:
+        """Edge of a patch in pixels."""
+        return int(self.config.vision_config.patch_size[0])
 
     def canvas(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tiles for an image of (height, width)."""
         least, most = self.processor.min_patches, self.processor.max_patches
         cols, rows = get_optimal_tiled_canvas(image_size, (self.side, self.side), least, most)
         return rows, cols
-
-    def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) of all tiles together."""
-        rows, cols = self.canvas(image_size)
-        return rows * self.side, cols * self.side
-
-    def notices(self, image_size: tuple[int, int]) -> tuple[str, ...]:
-        """That the image is reduced much, or does not have the shape of its tiles."""
-        height, width = self.resized(image_size)
-        scale = image_size[0] / height, image_size[1] / width
-        if max(scale) / min(scale) <= 1.05:
-            return super().notices(image_size)
-        squeezed = (
-            f"The image does not have the shape of its tiles: the model sees it as {width:,} × {height:,} pixels."
-        )
-        return (*super().notices(image_size), squeezed)
-
-    def views(self, image_size: tuple[int, int]) -> tuple[View, ...]:
-        """Each tile's part of the image in reading order, then the whole where there are several."""
-        height, width = image_size
-        rows, cols = self.canvas(image_size)
-        whole = (0.0, 0.0, float(width), float(height))
-        if rows == cols == 1:
-            return (View(self.edge, self.edge, whole),)
-        made = []
-        for row in range(rows):
-            for col in range(cols):
-                box = (col * width / cols, row * height / rows, (col + 1) * width / cols, (row + 1) * height / rows)
-                name = cell_name(row, col) if cols <= 8 else f"{row + 1},{col + 1}"
-                made.append(View(self.edge, self.edge, box, name))
-        return (*made, View(self.edge, self.edge, whole, THUMBNAIL))
-
-    def count_tokens(self, image_size: tuple[int, int]) -> int:
-        """The tokens of all tiles and of the whole view."""
-        return sum(len(view) for view in self.views(image_size))
-
-    def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
-        """Those of a whole tile for each view, before the shuffle."""
-        return ((self.edge * self.merge) ** 2,) * len(grid.views)
-
-    def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
-        """The tiles and the whole image; see `LlavaBackend.cut`."""
-        rows, cols = self.canvas(image_size)
-        side = self.side
-        sheet = self._resize(image, (rows * side, cols * side))
-        tiles = list(sheet.reshape(rows, side, cols, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3))
-        if len(tiles) > 1:
-            tiles.append(self._resize(image, (side, side)))
-        return self.pixels(tiles), self.views(image_size)
 
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> VisualTokens:
@@ -148,22 +97,15 @@ class InternVLBackend(TiledBackend):
         query, key, first_query, first_key = (
             heard[name].unflatten(-1, (attend.num_heads, -1)).transpose(1, 2).float() for name in norms
         )
-        keys = self.pooled(key[:, :, 1:].mean(1).mT).mT / self.merge**2
         signals = {
             Signal.FEATURES: features,
             Signal.PROJECTED: self.project(features),
             Signal.CLS_ATTENTION: self._per_head(cls_row(query, key, attend.scale), len(views)),
             Signal.EARLY_CLS_ATTENTION: self._per_head(cls_row(first_query, first_key, first.scale), len(views)),
             Signal.RECEIVED_ATTENTION: self.pooled(received_by(query, key, attend.scale)[:, 1:]).flatten(),
-            Signal.KEYS: keys.flatten(0, 1),
+            Signal.KEYS: self.pooled_keys(key[:, :, 1:]),
         }
         return self._tokens(signals, views, image_size)
-
-    def pooled(self, patches: Tensor) -> Tensor:
-        """Sums over the patches of each token, [..., patches] of a tile to [..., tokens]."""
-        blocks: Tensor = patches.unflatten(-1, (self.edge, self.merge, self.edge, self.merge))
-        summed: Tensor = blocks.sum((-3, -1)).flatten(-2)
-        return summed
 
     def _per_head(self, rows: Tensor, views: int) -> Tensor:
         """Rows over the patches of all views, [heads, patches], as rows over the tokens."""

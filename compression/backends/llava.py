@@ -27,6 +27,7 @@ from compression.grid import Box, TokenGrid, View
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 WITHOUT_CLS = INSIDE | {
     Signal.FEATURES,
@@ -46,12 +47,17 @@ PROVIDES = WITHOUT_CLS | {
     Signal.ENCODER_BLOCKS,
 }
 
+MOST_WEIGHTS = 2**26
+"""Attention weights that are held at once while they are summed, all heads together."""
+
 
 class LlavaBackend(NativeBackend):
     """A LLaVA checkpoint: one square of each image, read by a tower with a class token."""
 
     family = "llava"
-    provides = PROVIDES
+    provides = PROVIDES | {Signal.CROPS}
+    framing = "A crop is the square around its box, because the model reads squares."
+    coordinates: Coordinates | None = Coordinates.UNIT  # as its training data write them
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     # By name: where torchvision exists, the automatic choice would resize with other rounding.
     processor_class: ClassVar[Any] = CLIPImageProcessorPil
@@ -106,6 +112,14 @@ class LlavaBackend(NativeBackend):
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """The patches of the one square that the tower reads."""
         return self.edge**2
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """The square around a box, as far as the image has one: the tower reads squares."""
+        height, width = image_size
+        edge = float(min(max(box[2] - box[0], box[3] - box[1]), height, width))
+        left = min(max((box[0] + box[2] - edge) / 2, 0.0), width - edge)
+        top = min(max((box[1] + box[3] - edge) / 2, 0.0), height - edge)
+        return ((left, top, left + edge, top + edge),)
 
     def patches_per_view(self, grid: TokenGrid) -> tuple[int, ...]:
         """Those of a whole square for each view."""
@@ -234,6 +248,13 @@ def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 
 def received_by(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Attention on each token, mean over heads and all queries of its view, [views, tokens]; a view at a time."""
-    views = zip(query, key, strict=True)
-    return torch.stack([(one @ other.mT * scale).softmax(-1).mean((0, 1)) for one, other in views])
+    """Attention on each token, mean over heads and all queries of its view, [views, tokens].
+
+    A view at a time, and of a large one some queries at a time: 65,536 patches have no square.
+    """
+    views, (heads, length) = [], query.shape[1:3]
+    for one, other in zip(query, key, strict=True):
+        parts = one.split(max(1, MOST_WEIGHTS // (heads * length)), dim=1)
+        means = [(part @ other.mT * scale).softmax(-1).mean((0, 1)) * (part.shape[1] / length) for part in parts]
+        views.append(torch.stack(means).sum(0))
+    return torch.stack(views)

@@ -4,7 +4,8 @@ A family adds its vision side: which pixels its tower reads of an image, where e
 tower can give, and how the projected tokens are packed for the language model (`blocks`, `pack`).
 
 Positions: tokens removed before the language model leave no gap (their successors move up, as in the released code of
-VisionZip and DivPrune); tokens removed inside keep theirs or move up, as the strategy says.
+VisionZip and DivPrune), but where ids have several axes (`Axes`); tokens removed inside keep theirs or move up, as the
+strategy says.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,10 +26,12 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging as library_logging
 
 from compression.backends import attention
 from compression.backends.asking import ask, give
+from compression.backends.axes import Axes
 from compression.backends.base import (
     NO_INTERVENTION,
     Architecture,
@@ -38,22 +43,27 @@ from compression.backends.base import (
     Prompt,
     Seconds,
     SequenceLayout,
+    Written,
 )
 from compression.backends.decoding import answer_ids, continue_greedily, log_probability, step
 from compression.backends.device import choose_device
 from compression.backends.hooks import Entering, moved_up
-from compression.backends.inside import check_reachable
-from compression.backends.prefill import prefill
+from compression.backends.hub import Checkpoint
+from compression.backends.inside import Inside
+from compression.backends.planning import check_reachable
+from compression.backends.prefill import Pass, prefill
 from compression.backends.sequence import PLACEHOLDER, blocks_of, lay_out, question_span
 from compression.backends.wording import check_wording
+from compression.backends.writing import write
 from compression.compressor import Cancel, Plan, Router
 from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
-from compression.grid import TokenGrid
+from compression.grid import Box, TokenGrid
 from compression.layer import Heads
 from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect, looking
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
 
 INSIDE = frozenset({Signal.TEXT, Signal.LAYER_ATTENTION, Signal.LAYER_STATE, Signal.TEACHER_ATTENTION})
 """Signals of the language model, which every family has."""
@@ -63,7 +73,7 @@ class NativeBackend(ABC):
     """A checkpoint of a class of the transformers library, from a directory or a hub id.
 
     Args:
-        source: Directory of the checkpoint, or a hub id where a network is there.
+        source: Directory of the checkpoint, or a hub id or `id@revision` where a network is there.
         name: How the user calls it.
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, the checkpoint's own on a GPU).
@@ -75,34 +85,50 @@ class NativeBackend(ABC):
 
     family: str
     provides: frozenset[Signal]
+    has_cls: bool
     model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
     labels: tuple[str, ...] = ()
     domain = ""
     router: Router | None = None
+    entering_positions: Literal["original", "renumbered"] = "renumbered"
+    coordinates: Coordinates | None = None
+    """How the model writes boxes; None where it cannot write any."""
+    framing = ""
+    """How boxes become frames, in a sentence; "" where a frame is its box."""
+    most_reduced: ClassVar[float] = 8.0
+    """Pixels of an image per pixel of an overview above which a zoom searches several overviews."""
+    beside: ClassVar[int | None] = None
+    """Longest side in pixels of an overview that can stand beside crops; None for any."""
 
     def __init__(
-        self, source: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
+        self, source: str | Path | Checkpoint, *, name: str | None = None, device: str = "auto", dtype: str = "auto"
     ) -> None:
         self.device = choose_device(device)
         wanted: Any = (torch.float32 if self.device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
         library_logging.disable_progress_bar()
+        checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.of(source)
+        folder = checkpoint.folder()
         try:
             model: Any = self.model_class.from_pretrained(
-                str(source),
+                folder,
                 dtype=wanted,
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation={"text_config": attention.NAME, "vision_config": "sdpa"},
             )
-            self.processor: Any = self.processor_class.from_pretrained(str(source))
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self.processor: Any = self.processor_class.from_pretrained(folder)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Before the tokenizer's, which may be that of the language model alone.
+            template = ProcessorMixin.get_processor_dict(folder)[0].get("chat_template")
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelUnavailable(
                 f"the model {name or source} cannot be loaded: {reason}; give a directory with safetensors weights, "
                 "a hub id on a machine with a network, or use the embedded model"
             ) from error
+        if template is not None:
+            self.tokenizer.chat_template = template
         # Typed in part only by the library.
         self.model: Any = model
         self.model.to(self.device).eval().requires_grad_(False)
@@ -111,7 +137,7 @@ class NativeBackend(ABC):
         self.card = ModelCard(
             name=str(name or source),
             family=self.family,
-            revision=_weights_digest(source, self.model),
+            revision=_weights_digest(checkpoint),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             labels=self.labels,
             domain=self.domain,
@@ -128,9 +154,19 @@ class NativeBackend(ABC):
             encoder_layers=vision.num_hidden_layers,
             encoder_dim=vision.hidden_size,
             encoder_ffn=vision.intermediate_size,
+            encoder_has_cls=self.has_cls,
         )
         self.image_id = int(self.config.image_token_id)
-        self.image_word = str(self.tokenizer.convert_ids_to_tokens(self.image_id))
+        self.image_word = self.word_of(self.image_id)
+
+    def word_of(self, token: int) -> str:
+        """A token id as it stands in text."""
+        return str(self.tokenizer.convert_ids_to_tokens(token))
+
+    @property
+    def picture_word(self) -> str:
+        """What the checkpoint's chat template writes for a picture."""
+        return self.image_word
 
     # ------------------------------------------------------------------ image
     @abstractmethod
@@ -178,8 +214,50 @@ class NativeBackend(ABC):
             self.wanted_size(image_size),
             self.count_reduced,
             self.merging_blocks,
+            self.beside,
+            self.most_reduced,
         )
 
+    # ------------------------------------------------------------------ zoom
+    def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
+        """As asked; see `VLM.overview_tiles`."""
+        return side, tiles
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """As any image of that size; see `VLM.encode_overview`."""
+        return self.encode_reduced(image)
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """The box itself; see `VLM.frames`."""
+        return (box,)
+
+    def crop_size(self, frame: Box, image_size: tuple[int, int]) -> tuple[int, int]:
+        """As for an image of that size; see `VLM.crop_size`."""
+        return self.wanted_size(_size_of(frame))
+
+    def count_crop(self, frame: Box, image_size: tuple[int, int]) -> int:
+        """Those of an image of that size; see `VLM.count_crop`."""
+        return self.count_tokens(_size_of(frame))
+
+    def encode_crop(self, image: NDArray[np.uint8], frame: Box, image_size: tuple[int, int]) -> VisualTokens:
+        """As an image of its own; see `VLM.encode_crop`."""
+        tokens = self.encode(image, (image.shape[0], image.shape[1]))
+        return replace(tokens, grid=tokens.grid.placed(frame, image_size))
+
+    def write(
+        self,
+        tokens: VisualTokens,
+        request: str,
+        *,
+        count: int,
+        temperature: float,
+        seed: int,
+        cancel: Cancel | None = None,
+    ) -> Written:
+        """Texts on a picture; see `VLM.write`."""
+        return write(self, tokens, self.prompt(request), count=count, temperature=temperature, seed=seed, cancel=cancel)
+
+    # ------------------------------------------------------------------ merging
     def encode_merged(
         self, image: NDArray[np.uint8], image_size: tuple[int, int], merging: Merging
     ) -> tuple[VisualTokens, Selection]:
@@ -210,7 +288,9 @@ class NativeBackend(ABC):
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
-            text = str(text).replace(self.image_word, PLACEHOLDER)
+            text = str(text).replace(self.picture_word, PLACEHOLDER)
+            if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+                text = text.removeprefix(self.tokenizer.bos_token)  # the tokenizer puts one in front itself
         else:
             text = f"USER: <image>\n{asked} ASSISTANT:"
         at = str(text).rfind(asked)
@@ -245,6 +325,14 @@ class NativeBackend(ABC):
         """Input ids int64 [1, length] with one image token per output, and their layout."""
         ids, layout = lay_out(self.tokenizer, self.image_id, prompt, blocks, self.picture_text(grid))
         return torch.tensor([ids], device=self.device), layout
+
+    def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes | None:
+        """The position ids of a sequence where they have several axes; None where the library counts."""
+        return None
+
+    def given(self, features: Tensor, entering: Selection, tokens: VisualTokens) -> Tensor:
+        """All that the language model is given of outputs with these projected features, [outputs, dim or more]."""
+        return features
 
     # ------------------------------------------------------------------ surgery
     @property
@@ -285,16 +373,31 @@ class NativeBackend(ABC):
         """Queries and keys that a decoder layer makes of what enters it."""
         block: Any = self.decoder_layers[layer]
         attend, normed = block.self_attn, block.input_layernorm(entering.hidden)
+        # Qwen3 normalises each head.
+        norms = getattr(attend, "q_norm", nn.Identity()), getattr(attend, "k_norm", nn.Identity())
         query, key = (
-            part(normed).unflatten(-1, (-1, attend.head_dim)).transpose(1, 2) for part in (attend.q_proj, attend.k_proj)
+            norm(part(normed).unflatten(-1, (-1, attend.head_dim))).transpose(1, 2)
+            for norm, part in zip(norms, (attend.q_proj, attend.k_proj), strict=True)
         )
         query, key = apply_rotary_pos_emb(query, key, *entering.rotary)
         return Heads(query[0], key[0], attend.scaling, entering.mask)
 
-    def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
-        """One pass of the stock model with our visual tokens in place of its own."""
+    def forward(
+        self,
+        ids: Tensor,
+        features: Tensor,
+        blocks: Sequence[NDArray[np.int64]],
+        *,
+        inside: Inside | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One pass of the stock model with our visual tokens in place of its own; see `Family.forward`."""
         given: Any = BaseModelOutputWithPooling(pooler_output=self.pack(features, blocks))
         return self.model(input_ids=ids, mm_encoder_outputs={"image": given}, **kwargs)
+
+    def continuing(self, last: Pass) -> AbstractContextManager[None]:
+        """What holds while the library decodes behind a prefill."""
+        return moved_up(self.decoder_layers, self.rotary, last.shifts)
 
     # ------------------------------------------------------------------ answer
     @torch.no_grad()
@@ -321,10 +424,7 @@ class NativeBackend(ABC):
             prefill(self, tokens, prompt, plan, seed=seed, probe=probe, cancel=cancel)
         last = passes[-1]
         scored = last.logits.log_softmax(-1)
-        with (
-            moved_up(self.decoder_layers, self.rotary, last.shifts),
-            attention.calibrated(lambda layer: last.biases[layer]),
-        ):
+        with self.continuing(last), attention.calibrated(lambda layer: last.biases[layer]):
             if prompt.choices:
                 logs = [log_probability(self.model, ids, scored, last.cache, self.device) for ids in candidates]
                 names = prompt.choices
@@ -379,19 +479,29 @@ class NativeBackend(ABC):
 
     def score(self, features: Tensor, tokens: VisualTokens, prompt: Prompt, answer: str) -> Tensor:
         """Log-probability of an answer given projected visual tokens [tokens, dim]; a differentiable scalar."""
-        blocks = self.blocks(Selection.prune(len(tokens), np.arange(len(tokens))), tokens.grid)
+        everything = Selection.prune(len(tokens), np.arange(len(tokens)))
+        blocks = self.blocks(everything, tokens.grid)
         ids, _ = self.lay_out(prompt, blocks, tokens.grid)
         said = answer_ids(self.tokenizer, prompt, answer)
         full = torch.cat([ids, torch.tensor([said[:-1]], device=self.device, dtype=torch.int64)], dim=1)
         # generate() reads the answer under no_grad; here gradients flow to the features.
-        logits = self.forward(full, features, blocks, use_cache=False, logits_to_keep=len(said)).logits[0].float()
+        axes = self.place(full, everything, tokens.grid)
+        output = self.forward(
+            full,
+            self.given(features, everything, tokens),
+            blocks,
+            position_ids=None if axes is None else axes.for_library(),
+            use_cache=False,
+            logits_to_keep=len(said),
+        )
+        logits = output.logits[0].float()
         logarithm: Tensor = logits.log_softmax(-1)[torch.arange(len(said)), torch.tensor(said)].sum()
         return logarithm
 
     def check(self, plan: Plan, total: int, image_size: tuple[int, int] | None = None) -> None:
         """Refuse a plan that cannot run on `total` visual tokens; see `VLM.check`."""
         for one in plan.steps:
-            missing = one.compressor.info.needs - self.provides
+            missing = one.compressor.info.missing(self.provides)
             if missing:
                 raise MissingSignal(
                     f"{one.compressor.info.name} needs {', '.join(sorted(missing))}, which {self.card.name} does not "
@@ -403,13 +513,17 @@ class NativeBackend(ABC):
         check_reachable(plan, total, self.architecture.layers)
 
 
-def _weights_digest(source: str | Path, model: Any) -> str:
-    """SHA-256 over the safetensors files in name order; for a hub id, over the commit that was resolved and the id."""
-    folder = Path(source)
+def _size_of(frame: Box) -> tuple[int, int]:
+    """(height, width) of a frame in whole pixels."""
+    return max(1, round(frame[3] - frame[1])), max(1, round(frame[2] - frame[0]))
+
+
+def _weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the safetensors files in name order; for a hub id, over the id and the commit."""
     digest = hashlib.sha256()
-    if folder.is_dir():
-        for file in sorted(folder.glob("*.safetensors")):
+    if checkpoint.commit is None:
+        for file in sorted(Path(checkpoint.source).glob("*.safetensors")):
             digest.update(file.read_bytes())
     else:
-        digest.update(f"{source}@{getattr(model.config, '_commit_hash', None)}".encode())
+        digest.update(str(checkpoint).encode())
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compression.backends import attention
+from compression.backends.axes import Axes
 from compression.backends.base import Architecture, Probe, Prompt, SequenceLayout
+from compression.backends.caching import cut_cache
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
-from compression.backends.inside import Inside, acts_of, entering_sizes, guidance_layers, received
+from compression.backends.inside import Inside, entering_sizes, received
+from compression.backends.planning import acts_of, guidance_layers
 from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled
@@ -32,6 +35,7 @@ class Family(Protocol):
     architecture: Architecture
     device: str
     router: Router | None
+    entering_positions: Literal["original", "renumbered"]
 
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
@@ -62,8 +66,30 @@ class Family(Protocol):
     ) -> tuple[Tensor, SequenceLayout]:
         """Input ids int64 [1, length] and their layout."""
 
-    def forward(self, ids: Tensor, features: Tensor, blocks: Sequence[NDArray[np.int64]], **kwargs: Any) -> Any:
-        """One pass of the stock model with our visual tokens in place of its own."""
+    def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes | None:
+        """The position ids of a sequence where they have several axes; None where the library counts."""
+
+    def given(self, features: Tensor, entering: Selection, tokens: VisualTokens) -> Tensor:
+        """All that the language model is given of outputs with these projected features, [outputs, dim or more]."""
+
+    def forward(
+        self,
+        ids: Tensor,
+        features: Tensor,
+        blocks: Sequence[NDArray[np.int64]],
+        *,
+        inside: Inside | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One pass of the stock model with our visual tokens in place of its own.
+
+        Args:
+            ids: int64 [1, length].
+            features: What `given` made.
+            blocks: Its outputs for each placeholder.
+            inside: What acts on them between the layers; None where nothing does.
+            kwargs: Told to the stock model.
+        """
 
 
 @dataclass
@@ -75,10 +101,12 @@ class Pass:
         cache: The library's key-value cache.
         entering: What entered the language model.
         selection: What was left after its last layer.
-        features: Float [outputs, dim] of the outputs that entered.
+        features: Float [outputs, dim or more], what the language model was given of the outputs that entered.
         acts: Layer -> what the step before it decided about the visual tokens that were there.
-        shifts: For each layer, by how many places what follows the visual tokens has moved up inside.
-        biases: For each layer, what is added to the logits of each key; see `compression.calibration`.
+        shifts: For each layer, what decoding steps subtract from the library's position; see `moved_up`.
+        biases: For each layer, what is added to the logits of each key of its cache; see `compression.calibration`.
+        cached: Layer -> visual tokens there that its cache keeps, int64 [kv heads, kept]; all where none.
+        axes: The position ids of what entered, where they have several axes.
     """
 
     logits: Tensor
@@ -91,8 +119,10 @@ class Pass:
     sequence_per_layer: tuple[int, ...]
     shifts: tuple[int, ...]
     biases: tuple[Tensor | None, ...]
+    cached: Mapping[int, Tensor]
     compress_seconds: float
     prefill_seconds: float
+    axes: Axes | None = None
 
 
 def stop_if(cancel: Cancel | None) -> None:
@@ -126,15 +156,18 @@ def prefill(
     synchronise(family.device)
     start = time.perf_counter()
     entering, features = compress_before(family, tokens, plan, context)
+    features = family.given(features, entering, tokens)
     synchronise(family.device)
     compressed = time.perf_counter()
     blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
+    axes = family.place(ids, entering, tokens.grid)
+    places = None if axes is None else axes.for_library()
     steps = acts_of(plan, len(tokens.grid), len(entering), layers)
     looked = time.perf_counter()
     bias = logit_bias(layout.length, layout.visual, entering_sizes(entering)[layout.outputs], ids.device)
     with attention.calibrated(lambda _layer: bias):
-        teachers = look_ahead(family, ids, features, blocks, layout, guidance_layers(steps, layers))
+        teachers = look_ahead(family, ids, features, blocks, layout, places, guidance_layers(steps, layers))
     inside = Inside(
         steps=steps,
         teachers=teachers,
@@ -143,6 +176,8 @@ def prefill(
         layout=layout,
         entering=entering,
         family=family,
+        axes=axes,
+        signals=signals_of(tokens, entering),
         seconds=time.perf_counter() - looked,
     )
 
@@ -161,8 +196,11 @@ def prefill(
         attention.calibrated(lambda layer: inside.biases[layer]),
         attention.listening(hear),
     ):
-        output = family.forward(ids, features, blocks, use_cache=True, logits_to_keep=1)
+        output = family.forward(
+            ids, features, blocks, inside=inside, position_ids=places, use_cache=True, logits_to_keep=1
+        )
         logits = output.logits[0, -1].float()
+        cut_cache(output.past_key_values, inside.slots)
         synchronise(family.device)
     end = time.perf_counter()
     return Pass(
@@ -174,11 +212,24 @@ def prefill(
         acts=inside.acts,
         tokens_per_layer=tuple(inside.tokens_per_layer),
         sequence_per_layer=tuple(inside.sequence_per_layer),
-        shifts=tuple(inside.shifts),
-        biases=tuple(inside.biases),
+        shifts=inside.shifts_in_decoding(),
+        biases=inside.biases_in_decoding(),
+        cached=inside.cached,
         compress_seconds=compressed - start + inside.seconds,
         prefill_seconds=end - compressed - inside.seconds,
+        axes=axes,
     )
+
+
+def signals_of(tokens: VisualTokens, entering: Selection) -> dict[Signal, Tensor]:
+    """Signals of the encoder that a strategy may still ask for before layer 0, by output that entered.
+
+    There is none where an output has no place of its own on the image.
+    """
+    if Signal.CLS_ATTENTION not in tokens.signals or (entering.anchor < 0).any():
+        return {}
+    looked = tokens.signals[Signal.CLS_ATTENTION]
+    return {Signal.CLS_ATTENTION: looked[:, torch.from_numpy(entering.anchor).to(looked.device)]}
 
 
 def look_ahead(
@@ -187,6 +238,7 @@ def look_ahead(
     features: Tensor,
     blocks: Sequence[NDArray[np.int64]],
     layout: SequenceLayout,
+    places: Tensor | None,
     layers: set[int],
 ) -> dict[int, Tensor]:
     """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass."""
@@ -198,7 +250,7 @@ def look_ahead(
 
     if layers:
         with attention.listening(hear):
-            family.forward(ids, features, blocks, use_cache=False, logits_to_keep=1)
+            family.forward(ids, features, blocks, position_ids=places, use_cache=False, logits_to_keep=1)
         synchronise(family.device)
     return found
 
@@ -225,7 +277,7 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
         return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=told), projected
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
-    told = {"positions": "renumbered", "attention": attention_of(compressor)}
+    told = {"positions": family.entering_positions, "attention": attention_of(compressor)}
     selection = replace(decided, diagnostics={**decided.diagnostics, **told})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
         return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))

@@ -63,13 +63,15 @@ def lay_out(
     """
     text = prompt.text.replace(PLACEHOLDER, picture, 1)
     spans = {"question": question_span(prompt), "options": prompt.options or (0, 0)}
+    opens = prompt.text.find(PLACEHOLDER)
     for name, (start, end) in spans.items():
-        if 0 <= prompt.text.find(PLACEHOLDER) < start:
+        if 0 <= opens < start:
             longer = len(picture) - len(PLACEHOLDER)
             spans[name] = (start + longer, end + longer)
     coded = tokenizer(text, return_offsets_mapping=True)
     ids: list[int] = []
     visual: list[int] = []
+    separators: list[int] = []
     words: dict[str, list[int]] = {name: [] for name in spans}
     view = 0
     for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
@@ -77,10 +79,13 @@ def lay_out(
             for name, (start, end) in spans.items():
                 if left < end and right > start:
                     words[name].append(len(ids))
+            if left < opens + len(picture) and right > opens:
+                separators.append(len(ids))
             ids.append(token)
             continue
         if view < len(blocks):
             visual += (len(ids) + np.flatnonzero(blocks[view] != SEPARATOR)).tolist()
+            separators += (len(ids) + np.flatnonzero(blocks[view] == SEPARATOR)).tolist()
             ids += [image_id] * len(blocks[view])
         view += 1
     if view != len(blocks):
@@ -94,6 +99,7 @@ def lay_out(
         question=np.array(words["question"], dtype=np.int64),
         answer=len(ids) - 1,
         options=np.array(words["options"], dtype=np.int64),
+        separators=np.array(separators, dtype=np.int64),
     )
     return ids, layout
 
@@ -138,5 +144,6 @@ def rearranged(layout: SequenceLayout, decision: Selection) -> tuple[NDArray[np.
         question=follow(layout.question),
         answer=moved[layout.answer],
         options=follow(layout.options),
+        separators=follow(layout.separators),
     )
     return source, shorter

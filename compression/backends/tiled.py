@@ -8,13 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers.image_utils import SizeDict
 
-from compression.backends.llava import LlavaBackend
+from compression.backends.llava import PROVIDES, LlavaBackend
 from compression.backends.sequence import PLACEHOLDER
 from compression.grid import TokenGrid
+from compression.zooming.written import Coordinates
 
 
 class TiledBackend(LlavaBackend):
-    """An image resized onto tiles; one placeholder stands for all of them."""
+    """An image resized onto tiles; one placeholder stands for all of them, and there is one picture in a prompt."""
+
+    provides = PROVIDES
+    coordinates: Coordinates | None = None
+    framing = ""
 
     @abstractmethod
     def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -21,11 +21,13 @@ from compression.strategies.flashvlm import FlashVLM
 from compression.strategies.geollava8k import GeoLLaVA8K
 from compression.strategies.hired import HiRED
 from compression.strategies.identity import Identity
+from compression.strategies.lvlm_csp import LVLMCSP
 from compression.strategies.prumerge import PruMerge
 from compression.strategies.prumerge_plus import PruMergePlus
 from compression.strategies.pyramiddrop import PyramidDrop
 from compression.strategies.random_subset import RandomSubset
 from compression.strategies.segpruner import SeGPruner
+from compression.strategies.sparc import SPARC
 from compression.strategies.sparsevlm import SparseVLM
 from compression.strategies.tome import ToMe
 from compression.strategies.trim import TRIM
@@ -35,6 +37,7 @@ from compression.strategies.visiondrop import VisionDrop
 from compression.strategies.visiondrop_stages import VisionDropStages
 from compression.strategies.visionzip import VisionZip
 from compression.strategies.vispruner import VisPruner
+from compression.strategies.zoom import Zoom
 
 CATALOGUE = Registry().register(
     Identity,
@@ -64,6 +67,9 @@ CATALOGUE = Registry().register(
     VisionDropStages,
     ApETStage,
     CoViPAL,
+    LVLMCSP,
+    SPARC,
+    Zoom,
     ToMe,
     Downsample,
     UniformGrid,

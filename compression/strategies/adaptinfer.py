@@ -78,6 +78,7 @@ class AdaptInfer(DecoderStrategy):
             "Words are those behind the image: the question and what the template says after it.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def keeps(self, total: int, share: float, cuts: tuple[int, ...], layers: int) -> Sequence[int]:

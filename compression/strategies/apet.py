@@ -22,6 +22,30 @@ TRACE = 1e-6
 """An error below this share of the token's norm is the trace that ridge and rounding leave; it counts as 0."""
 
 
+def basis_parameter() -> Parameter:
+    """How the basis is found, for the stages of ApET."""
+    return Parameter(
+        "by",
+        "farthest",
+        "Basis by farthest points, as released, by density peaks, or drawn at random.",
+        choices=("farthest", "density", "random"),
+    )
+
+
+def blend_parameter() -> Parameter:
+    """What a slot keeps of its own, for the stages of ApET."""
+    return Parameter(
+        "blend", 0.0, "Share of its own feature that a slot keeps; released: 0, for Qwen2.5-VL 0.5.", 0.0, 0.5
+    )
+
+
+def scaling_parameter() -> Parameter:
+    """The weight of a token against those folded into it, for the stages of ApET."""
+    return Parameter(
+        "scaling", 1.0, "Weight s of a token against those folded into it: (s*x + sum)/(s + count).", 0.0, 100.0
+    )
+
+
 @dataclass(frozen=True)
 class ApET(Strategy):
     """Keep the visual tokens that a small basis approximates worst, fold the rest into them, and keep the basis.
@@ -32,9 +56,10 @@ class ApET(Strategy):
     next are slots: in ascending order they are filled with the basis tokens in the order in which those were found.
     Outputs are read in the order of their places; a slot's own feature is lost, and its output is anchored where the
     basis token came from. Budget = tokens changes nothing.
-    Differs from the paper: this is the stage of the encoder; the paper reduces once more inside the language model.
-    The random start comes from the run's seed. At most K - 1 slots are filled, so that a small budget keeps a token of
-    large error, and the basis has fewer tokens than a feature has numbers. Ties break by token index.
+    Differs from the paper: this is the stage of the encoder; the paper reduces once more inside the language model,
+    and the released setting is the plan apet@96+apet_stage@64. The random start comes from the run's seed. At most
+    K - 1 slots are filled, so that a small budget keeps a token of large error, and the basis has fewer tokens than a
+    feature has numbers. Ties break by token index.
     Source: ApET, CVPR 2026, arXiv 2602.19870, and its released code.
 
     Costs 3*M*N*D + (N - K)*(K - M)*D multiply-adds, density peaks 2*N*N*D more, and no N x N matrix.
@@ -67,19 +92,10 @@ class ApET(Strategy):
                 "First basis token: random by the run's seed, as released, the farthest from the mean, or token 0.",
                 choices=("random", "mean", "first"),
             ),
-            Parameter(
-                "by",
-                "farthest",
-                "Basis by farthest points, as released, by density peaks, or drawn at random.",
-                choices=("farthest", "density", "random"),
-            ),
+            basis_parameter(),
             Parameter("ridge", 1e-5, "eps of the fit; released: 1e-5, for Qwen2.5-VL 0.1.", 1e-6, 1.0),
-            Parameter(
-                "blend", 0.0, "Share of its own feature that a slot keeps; released: 0, for Qwen2.5-VL 0.5.", 0.0, 0.5
-            ),
-            Parameter(
-                "scaling", 1.0, "Weight s of a token against those folded into it: (s*x + sum)/(s + count).", 0.0, 100.0
-            ),
+            blend_parameter(),
+            scaling_parameter(),
             Parameter(
                 "per",
                 "view",
@@ -90,7 +106,7 @@ class ApET(Strategy):
         ),
         labels=("encoder stage only: no reduction inside the language model",),
         deviations=(
-            "The stage inside the language model is left out; the budget is met after the encoder.",
+            "The stage inside the language model is another strategy; the budget is met after the encoder.",
             "The random start comes from the run's seed; the released code draws it anew at every call.",
             "Chosen basis tokens are masked, so duplicates are not chosen twice.",
             "Density peaks count as many neighbours as there are basis tokens; that number is a reconstruction.",
@@ -113,7 +129,7 @@ class ApET(Strategy):
             features = tokens.features[part].detach()
             if not len(features):
                 continue
-            found = self._find_basis(features, generator)
+            found = find_basis(features, self.basis, self.by, self.start, generator)
             error = approximation_errors(features, found, self.ridge)
             errors.append(error)
             if quota:
@@ -126,23 +142,13 @@ class ApET(Strategy):
             diagnostics={"basis": made.basis, "slots": made.slots},
         )
 
-    def _find_basis(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        """The basis tokens of one view in order, int64 [M]."""
-        tokens, dim = features.shape
-        count = min(self.basis, tokens, max(1, dim - 1))
-        if self.by == "random":
-            return torch.randperm(tokens, generator=generator)[:count].to(features.device)
-        if self.by == "density":
-            return torch.from_numpy(density_peaks(features, count)[0]).to(features.device)
-        return farthest_basis(features, self.basis, self.start, generator)
-
     def _add(
         self, made: _Outputs, features: Tensor, basis: Tensor, error: NDArray[np.float64], count: int, start: int
     ) -> None:
         """Add `count` outputs of the view that begins at `start`."""
         if count == len(features):
             for token in range(count):
-                made.add(start + token, [start + token], [1.0])
+                made.add(start + token, [token], [1.0], start)
             return
         order = as_numpy(stable_topk(torch.from_numpy(error), count))
         filled = min(len(basis), count - 1)
@@ -151,21 +157,11 @@ class ApET(Strategy):
         source = dict(zip(slots.tolist(), as_numpy(basis).tolist(), strict=False))
         for place in np.sort(order).tolist():
             if place not in source:
-                made.add(start + place, *self._folded(place, joined[place], start))
+                made.add(start + place, *folded(place, joined[place], self.scaling), start)
                 continue
-            own = self.blend if source[place] != place else 0.0
-            members, weights = ([source[place], place], [1 - own, own]) if own else ([source[place]], [1.0])
-            made.add(start + source[place], [start + member for member in members], weights)
+            made.add(start + source[place], *filled_with(source[place], place, self.blend), start)
             made.basis.append(start + source[place])
             made.slots.append(start + place)
-
-    def _folded(self, token: int, joined: NDArray[np.int64], start: int) -> tuple[list[int], list[float]]:
-        """A token and those that joined it, and their weights in the mean."""
-        if not len(joined):
-            return [start + token], [1.0]
-        total = self.scaling + len(joined)
-        members = [start + token, *(start + joined).tolist()]
-        return members, [self.scaling / total, *[1 / total] * len(joined)]
 
 
 @dataclass
@@ -177,9 +173,44 @@ class _Outputs:
     basis: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
 
-    def add(self, anchor: int, members: Sequence[int], weights: Sequence[float]) -> None:
+    def add(self, anchor: int, members: Sequence[int], weights: Sequence[float], start: int) -> None:
+        """One output; its members are counted in the view that begins at `start`, its anchor in the image."""
         self.anchors.append(anchor)
-        self.weights.append((members, weights))
+        self.weights.append(([start + member for member in members], weights))
+
+
+def find_basis(features: Tensor, count: int, by: str, start: str, generator: torch.Generator) -> Tensor:
+    """Basis tokens in the order in which they are found, int64 [M].
+
+    Args:
+        features: Float [tokens, dim].
+        count: M at most; never more than the tokens, nor than the numbers of a feature less one.
+        by: "farthest" points, "density" peaks or "random".
+        start: Of the farthest points; see `farthest_basis`.
+        generator: For what is drawn.
+    """
+    tokens, dim = features.shape
+    found = min(count, tokens, max(1, dim - 1))
+    if by == "random":
+        return torch.randperm(tokens, generator=generator)[:found].to(features.device)
+    if by == "density":
+        return torch.from_numpy(density_peaks(features, found)[0]).to(features.device)
+    return farthest_basis(features, count, start, generator)
+
+
+def folded(token: int, joined: NDArray[np.int64], scaling: float) -> tuple[list[int], list[float]]:
+    """A token and those that joined it, and their weights in the mean: (s*x + sum)/(s + count)."""
+    if not len(joined):
+        return [token], [1.0]
+    total = scaling + len(joined)
+    return [token, *joined.tolist()], [scaling / total, *[1 / total] * len(joined)]
+
+
+def filled_with(source: int, place: int, blend: float) -> tuple[list[int], list[float]]:
+    """What a slot holds: the basis token, and a share of the slot's own feature."""
+    if not blend or source == place:
+        return [source], [1.0]
+    return [source, place], [1 - blend, blend]
 
 
 def farthest_basis(features: Tensor, count: int, start: str, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,16 @@ from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, stable_topk
-from compression.strategies.apet import approximation_errors, farthest_basis, joined_to
+from compression.strategies.apet import (
+    approximation_errors,
+    basis_parameter,
+    blend_parameter,
+    filled_with,
+    find_basis,
+    folded,
+    joined_to,
+    scaling_parameter,
+)
 from compression.tokens import Signal, VisualTokens
 
 
@@ -36,7 +45,10 @@ class ApETStage(DecoderStrategy):
     layer: int | None = None
     basis: int = 10
     start: str = "random"
+    by: str = "farthest"
     ridge: float = 1e-5
+    blend: float = 0.0
+    scaling: float = 1.0
     positions: Positions = "renumbered"
     attention: Attention = "plain"
 
@@ -66,7 +78,10 @@ class ApETStage(DecoderStrategy):
                 "First basis token: random by the run's seed, as released, the farthest from the mean, or token 0.",
                 choices=("random", "mean", "first"),
             ),
+            basis_parameter(),
             Parameter("ridge", 1e-5, "eps of the fit; released: 1e-5, for Qwen2.5-VL 0.1.", 1e-6, 1.0),
+            blend_parameter(),
+            scaling_parameter(),
             positions_parameter("renumbered"),
             attention_parameter(),
         ),
@@ -78,6 +93,7 @@ class ApETStage(DecoderStrategy):
             "Chosen basis tokens are masked, so duplicates are not chosen twice; the fit is solved in float64.",
             "With K <= M only K - 1 slots are filled; the released code needs K > M.",
             "A slot whose basis token is among the outputs already keeps its own state, not a copy of that one.",
+            "Density peaks count as many neighbours as there are basis tokens; that number is a reconstruction.",
             "The layer scales with the depth of the language model; at 32 layers it is the released one.",
             "Errors below a millionth of the token's norm count as 0; ties break by token index.",
         ),
@@ -92,7 +108,7 @@ class ApETStage(DecoderStrategy):
         """
         count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
         states = state.hidden[state.columns].detach()
-        basis = farthest_basis(states, self.basis, self.start, context.generator())
+        basis = find_basis(states, self.basis, self.by, self.start, context.generator())
         errors = approximation_errors(states, basis, self.ridge)
         if count == len(tokens):
             return Selection.prune(len(tokens), np.arange(count), scores=errors)
@@ -102,14 +118,18 @@ class ApETStage(DecoderStrategy):
         joined = joined_to(states, worst, np.setdiff1d(np.arange(len(tokens)), order))
         filling = dict(zip(slots.tolist(), as_numpy(basis).tolist(), strict=False))
         filling = {slot: source for slot, source in filling.items() if source not in order}
-        anchors, members = [], []
+        none = np.empty(0, dtype=np.int64)
+        anchors, weights = [], []
         for place in np.sort(order).tolist():
             anchors.append(filling.get(place, place))
-            members.append([anchors[-1], *joined.get(place, [])])
+            if place in filling:
+                weights.append(filled_with(filling[place], place, self.blend))
+            else:
+                weights.append(folded(place, joined.get(place, none), self.scaling))
         return Selection.merge(
             len(tokens),
             anchors,
-            [(each, np.full(len(each), 1 / len(each), dtype=np.float32)) for each in members],
+            weights,
             scores=errors,
             diagnostics={"basis": list(filling.values()), "slots": list(filling)},
         )

@@ -73,6 +73,8 @@ class CDPruner(Strategy):
             "Without a text tower the similarity is the mean cosine with the question's words in the language model.",
             "What is kept beyond the rank of the kernel is chosen by relevance; the released code gives NaN.",
             "Where all are equally relevant the choice is by diversity alone; the released code divides by zero.",
+            "The released code gives each view the same count; here one budget is shared out evenly over the views.",
+            "Tokens of length zero are alike to none and chosen last, by relevance; the released code divides by zero.",
             "Ties break by relevance and then by token index.",
         ),
     )

@@ -66,6 +66,7 @@ class DART(DecoderStrategy):
             "The budget is the mean over all layers.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:

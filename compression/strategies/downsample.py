@@ -28,6 +28,7 @@ class Downsample(LookingStrategy):
     Source: baseline. VTC-Bench (ACL 2026) finds that it beats many compressors on common benchmarks.
     """
 
+    reads_question: ClassVar[bool] = False
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="downsample",
         title="Downsampling",
@@ -64,6 +65,9 @@ class Downsample(LookingStrategy):
             size, whole = largest_size(prospect, count), prospect.image_size
             tokens = sight.encode(size=size)
             said = f"encoded at {size[1]:,} × {size[0]:,} pixels instead of {whole[1]:,} × {whole[0]:,}"
+            views = len(tokens.grid.views), len(prospect.views)
+            if min(views) > 1 and views[0] != views[1]:
+                said += f", in {views[0]} views instead of {views[1]}: a view's name means another part of the image"
             notes = [f"The image was {said}."]
         kept = np.arange(len(tokens))
         return Looked(tokens, Selection.prune(len(tokens), kept, diagnostics={"notes": notes}))

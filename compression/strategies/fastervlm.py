@@ -32,6 +32,7 @@ class FasterVLM(Strategy):
         paper="FasterVLM, arXiv 2412.01818, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.CLS_ATTENTION}),
+        instead={Signal.CLS_ATTENTION: Signal.RECEIVED_ATTENTION},
         reduces="prunes",
         position_free=True,
         score="attention from [CLS], mean over heads",
@@ -43,17 +44,21 @@ class FasterVLM(Strategy):
                 choices=("view", "image"),
             ),
         ),
-        deviations=("Ties break by token index.",),
+        deviations=(
+            "The released code gives each view the same count; here one budget is shared out evenly over the views.",
+            "For a tower without [CLS], the attention that a patch receives stands in for that from [CLS].",
+            "Ties break by token index.",
+        ),
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         """Keep exactly `budget` tokens, ascending.
 
         Raises:
-            MissingSignal: the [CLS] attention is missing.
+            MissingSignal: there is neither [CLS] attention nor attention received.
         """
         count = self.checked_budget(tokens, budget)
-        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        heads = self.seen(tokens)
         scores = over_heads(heads) / len(heads)
         kept = [
             as_numpy(stable_topk(scores[part], share)) + part.start

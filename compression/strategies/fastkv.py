@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
 from compression.decoder import DecoderStrategy, Positions, positions_parameter
 from compression.errors import InvalidParameter
-from compression.layer import LayerState
+from compression.layer import Heads
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -25,10 +27,13 @@ class FastKV(DecoderStrategy):
     Token-selective propagation: in the layer before the cut the last 8 positions of the prompt look back; their
     attention is summed, smoothed along the sequence by a mean over 7 positions (zeros beyond the ends count), and
     summed over heads. The best visual tokens go on, in their order and with their original position ids.
+    The cache of every layer keeps, for each of its key heads, the tokens of highest such sum over that head's queries
+    in that layer: half as many as go on, as in the released 10 % of a sequence of which 20 % go on. That changes
+    decoding only; cache=whole leaves it out.
     Score: that smoothed sum at the token.
-    Differs from the paper: words always go on, and only visual tokens are selected; the cache of the layers in front
-    is not compressed, so decoding is not faster there; the cut scales with the depth of the model, behind layer 15 of
-    32; the budget is the mean over the layers; ties break by token index.
+    Differs from the paper: words always go on and stay in every cache, and only visual tokens are selected; the cut
+    scales with the depth of the model, behind layer 15 of 32; the budget is the mean over the layers, and with all
+    tokens asked for the caches stay whole too; ties break by token index.
     Source: FastKV, arXiv 2502.01068, and its released code.
     """
 
@@ -36,11 +41,13 @@ class FastKV(DecoderStrategy):
     window: int = 8
     kernel: int = 7
     positions: Positions = "original"
+    cache: Literal["compressed", "whole"] = "compressed"
+    retain: float = 0.5
 
     published: ClassVar[tuple[int, ...]] = (16,)
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastkv",
-        title="FastKV (propagation)",
+        title="FastKV",
         paper="FastKV, arXiv 2502.01068, 2025",
         stage=Stage.DECODER,
         needs=frozenset({Signal.LAYER_STATE}),
@@ -57,15 +64,30 @@ class FastKV(DecoderStrategy):
             Parameter("window", 8, "Positions at the end of the prompt that look back (released: 8).", minimum=1),
             Parameter("kernel", 7, "Positions in the mean that smooths, an odd number (released: 7).", minimum=1),
             positions_parameter("original"),
+            Parameter(
+                "cache",
+                "compressed",
+                "Whether every layer's cache is compressed for decoding, as released, or stays whole.",
+                choices=("compressed", "whole"),
+            ),
+            Parameter(
+                "retain",
+                0.5,
+                "Visual tokens in each cache for each that goes on; released: 10 % of a sequence, of which 20 % go on.",
+                0.01,
+                1.0,
+            ),
         ),
         deviations=(
             "Only visual tokens are selected; the released code selects among all positions of a text.",
-            "The window ends at the last visual token where the words behind it are fewer.",
-            "The per-layer cache compression is left out: this is token-selective propagation alone.",
+            "The window begins behind the picture where the words there are fewer.",
+            "Words stay in every cache; the released code keeps those of its window and selects among the others.",
+            "With a budget of all tokens the caches stay whole.",
             "The cut layer scales with the depth of the language model; at 32 layers it is the released one.",
             "The budget is the mean over all layers; the released rate counts positions behind the cut.",
             "Ties break by token index.",
         ),
+        version=2,
     )
 
     def __post_init__(self) -> None:
@@ -81,17 +103,27 @@ class FastKV(DecoderStrategy):
             MissingSignal: the context holds no state of a layer with these tokens.
         """
         count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
-        scores = self._look_back(state)[state.columns]
+        scores = over_heads(self._look_back(state.previous, state.columns))[state.columns]
         kept = np.sort(as_numpy(stable_topk(scores, count)))
         return Selection.prune(
             len(tokens), kept, scores=scores_numpy(scores), diagnostics={"layer": context.layer, "window": self.window}
         )
 
-    def _look_back(self, state: LayerState) -> Tensor:
-        """Scores of all positions in front of the window, float32."""
-        window = state.behind[-self.window :]
-        front = int(window[0]) if len(window) else state.length
-        asking = window if len(window) else state.last
-        looked: Tensor = over_heads(state.previous.rows(asking)[:, :, :front].transpose(0, 1))
+    def cached(self, heads: Heads, visual: Tensor, keep: int) -> Tensor | None:
+        """For each key head the tokens of highest score in this layer; see `DecoderStrategy.cached`."""
+        count = max(1, math.floor(self.retain * keep))
+        if self.cache == "whole" or count >= len(visual):
+            return None
+        looked = self._look_back(heads, visual)
+        groups = over_heads(looked.unflatten(0, (len(heads.key), -1)).transpose(0, 1))[:, visual]
+        return torch.stack([stable_topk(scores, count).sort().values for scores in groups])
+
+    def _look_back(self, heads: Heads, visual: Tensor) -> Tensor:
+        """Smoothed attention from the window to all positions in front of it, float32 [heads, positions]."""
+        length = heads.key.shape[1]
+        window = torch.arange(int(visual.max()) + 1, length)[-self.window :]
+        front = int(window[0]) if len(window) else length
+        asking = window if len(window) else torch.tensor([length - 1])
+        looked: Tensor = over_heads(heads.rows(asking)[:, :, :front].transpose(0, 1))
         pooled: Tensor = avg_pool1d(looked[None], self.kernel, stride=1, padding=self.kernel // 2)[0]
-        return over_heads(pooled)
+        return pooled

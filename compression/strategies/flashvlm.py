@@ -52,6 +52,7 @@ class FlashVLM(Strategy):
         paper="FlashVLM, arXiv 2512.20561, 2025",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.PROJECTED, Signal.CLS_ATTENTION, Signal.TEXT}),
+        instead={Signal.CLS_ATTENTION: Signal.RECEIVED_ATTENTION},
         reduces="prunes",
         position_free=True,
         score="attention from [CLS] and similarity to the question, their weighted geometric mean",
@@ -76,6 +77,8 @@ class FlashVLM(Strategy):
             "The released code is followed where its constants differ from the paper's description.",
             "The gate by the length of the words is left out: it scales all alike, as words are normalised before it.",
             "The words are those of the question; the released code reads the whole prompt, system text included.",
+            "The released code gives each view the same count; here one budget is shared out evenly over the views.",
+            "For a tower without [CLS], the attention that a patch receives stands in for that from [CLS].",
             "Lists of odd length work; equal scores are ranked by attention and then by token index.",
         ),
     )
@@ -84,10 +87,10 @@ class FlashVLM(Strategy):
         """Keep exactly `budget` tokens, ascending.
 
         Raises:
-            MissingSignal: the [CLS] attention, the projected features or the question's words are missing.
+            MissingSignal: attention, the projected features or the question's words are missing.
         """
         count = self.checked_budget(tokens, budget)
-        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        heads = self.seen(tokens)
         attention = over_heads(heads) / len(heads)
         projected, words = self.signal(tokens, Signal.PROJECTED), self.words(tokens, context)
         scores = torch.zeros_like(attention)

@@ -104,6 +104,7 @@ class GeoLLaVA8K(Strategy):
             "Fewer clusters than the budget give fewer outputs; fill=zeros adds zero vectors, as released.",
             "tau stands at every step that ends on the token itself, so a border does not make a token its own root.",
             "A budget that does not divide by the views gives one token more to evenly spaced views.",
+            "A tower without [CLS] is refused: the score compares the tokens with its query.",
             "Ties break by token index.",
         ),
         version=2,

@@ -78,6 +78,7 @@ class HiRED(Strategy):
             "The language model reads a model's newline tokens at the ends of rows; released: none.",
             "The late layer is the feature layer; released: layer 22 of 24, which is the same on LLaVA.",
             "A model that reads its views one after the other keeps their order; the mosaic's holds within each.",
+            "A tower without [CLS] is refused: the budget is shared out by its row in the first layer.",
             "Ties break by token index.",
         ),
     )

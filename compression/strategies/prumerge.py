@@ -81,6 +81,8 @@ class PruMerge(Strategy):
             "Without any outlier one token is kept; the released code keeps none, or divides by zero.",
             "Each view has its own outliers; the released code takes one image at a time.",
             "A token has fewer neighbours where there are fewer tokens; the released code fails.",
+            "A budget of m is m - 1 tokens and the sum of the rest; released: int(N*ratio) tokens and that sum.",
+            "A tower without [CLS] is refused: outliers are those of its row, a single head of the last layer.",
             "Ties break by token index.",
         ),
     )

@@ -35,6 +35,7 @@ class ToMe(LookingStrategy):
     inflection: float = 0.0
     proportional: bool = True
 
+    reads_question: ClassVar[bool] = False
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="tome",
         title="ToMe",
@@ -87,8 +88,8 @@ class ToMe(LookingStrategy):
 
         >>> ToMe().reductions(576, 192, 24)[:3], sum(ToMe().reductions(576, 192, 24))
         ([16, 16, 16], 384)
-        >>> ToMe().reductions(16, 7, 3)
-        [4, 4, 1]
+        >>> ToMe().reductions(16, 6, 3)
+        [4, 4, 2]
 
         Args:
             budget: At least what is left where every block merges as much as it can.

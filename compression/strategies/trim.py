@@ -75,6 +75,7 @@ class TRIM(Strategy):
             "Without a text tower the similarity is the mean cosine with the question's words in the language model.",
             "The outliers are those of softmax(scale * cosine); the released code takes unnormalised dot products.",
             "Without any outlier one token is kept; the released code keeps the mean of all tokens alone.",
+            "A budget of m is m - 1 tokens and the mean of the rest; released: int(N*ratio) tokens and that mean.",
             "Each view has its own outliers; the released code counts them over a batch of images.",
             "Ties break by token index.",
         ),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from compression.budget import split_proportionally
+from compression.budget import split_by_resolution
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import lattice
@@ -21,7 +21,8 @@ class UniformGrid(Strategy):
 
     Score: none. With rule=lattice a view of H x W tokens gets r = sqrt(K*H/W) rows, rounded, at (i + 1/2)*H/r; the K
     tokens are shared out evenly over the rows and lie in each at (j + 1/2)*W/k. Several views share the budget by
-    their sizes. With rule=stride token floor(j*N/K) is kept for j = 0..K-1, over all views in one line.
+    their sizes; fewer tokens than views go to evenly spaced views. With rule=stride token floor(j*N/K) is kept for
+    j = 0..K-1, over all views in one line.
     Differs from the paper: there is none; toolkits use the stride, which on a grid of tokens makes slanted or striped
     patterns.
     Source: baseline.
@@ -45,6 +46,7 @@ class UniformGrid(Strategy):
                 choices=("lattice", "stride"),
             ),
         ),
+        version=2,
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
@@ -61,7 +63,7 @@ class UniformGrid(Strategy):
                 f"uniform_grid lays its lattice over all {len(tokens.grid)} visual tokens, "
                 f"got {len(tokens)} survivors; write uniform_grid:rule=stride"
             )
-        shares = split_proportionally(count, [len(view) for view in tokens.grid.views])
+        shares = split_by_resolution(count, [len(view) for view in tokens.grid.views])
         views = zip(tokens.grid.views, tokens.grid.starts, shares, strict=False)
         kept = [start + lattice(view.rows, view.cols, share) for view, start, share in views if share]
         return Selection.prune(len(tokens), np.concatenate(kept))

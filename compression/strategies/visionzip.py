@@ -49,6 +49,7 @@ class VisionZip(Strategy):
         paper="VisionZip, arXiv 2412.04467, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION, Signal.KEYS, Signal.CLS_FEATURE}),
+        instead={Signal.CLS_ATTENTION: Signal.RECEIVED_ATTENTION, Signal.CLS_FEATURE: None},
         reduces="prunes and merges",
         acts_on="encoder",
         identity_at_full=False,
@@ -75,6 +76,7 @@ class VisionZip(Strategy):
             "The contextual share of any budget is that of the released 54 + 10 tokens.",
             "Contextual tokens are target + mean(joined) as released; the paper describes averaging (merge=mean).",
             "With per=image the [CLS] of every view is kept first, as far as the dominant tokens reach.",
+            "For a tower without [CLS], the attention received stands in, and a patch takes the place of [CLS].",
             "Ties break by token index.",
         ),
     )
@@ -83,19 +85,19 @@ class VisionZip(Strategy):
         """Exactly `budget` outputs: per view [CLS] (without area), dominant patches in raster order, contextual tokens.
 
         Raises:
-            MissingSignal: attention, keys or the [CLS] feature are missing.
+            MissingSignal: attention or keys are missing.
         """
         count = self.checked_budget(tokens, budget)
-        scores = over_heads(self.signal(tokens, Signal.CLS_ATTENTION))
+        scores = over_heads(self.seen(tokens))
+        classes = self.cls and Signal.CLS_FEATURE in tokens.signals
         keys = self.signal(tokens, Signal.KEYS)
-        self.signal(tokens, Signal.CLS_FEATURE)
         views = tokens.view_slices()
         if self.per == "image":
-            parts = [self._compress(scores, keys, 0, list(range(len(views))), len(tokens), count)]
+            parts = [self._compress(scores, keys, 0, list(range(len(views))) if classes else [], len(tokens), count)]
         else:
             quotas = split_evenly(count, [part.stop - part.start for part in views])
             parts = [
-                self._compress(scores[part], keys[part], part.start, [view], len(tokens), quota)
+                self._compress(scores[part], keys[part], part.start, [view] if classes else [], len(tokens), quota)
                 for view, (part, quota) in enumerate(zip(views, quotas, strict=True))
                 if quota
             ]
@@ -104,13 +106,13 @@ class VisionZip(Strategy):
             [anchor for anchors, _ in parts for anchor in anchors],
             [weight for _, weights in parts for weight in weights],
             scores=scores_numpy(scores),
-            extra=len(views) if self.cls else 0,
+            extra=len(views) if classes else 0,
         )
 
     def _compress(self, scores: Tensor, keys: Tensor, start: int, views: list[int], tokens: int, count: int) -> Part:
-        """The outputs of the tokens that begin at `start`, whose [CLS] are those of `views`."""
+        """The outputs of the tokens that begin at `start`, with the [CLS] of `views`."""
         contextual = min(math.floor(self.share * count + 0.5), count)
-        classes = views[: count - contextual] if self.cls else []
+        classes = views[: count - contextual]
         dominant = np.sort(as_numpy(stable_topk(scores, count - contextual - len(classes))))
         one = np.ones(1, dtype=np.float32)
         anchors = [-1] * len(classes) + [int(token) + start for token in dominant]

@@ -46,6 +46,7 @@ class VisPruner(Strategy):
         paper="VisPruner, arXiv 2412.01818, 2024",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION}),
+        instead={Signal.CLS_ATTENTION: Signal.RECEIVED_ATTENTION},
         reduces="prunes",
         position_free=True,
         score="attention from [CLS], mean over heads",
@@ -61,6 +62,8 @@ class VisPruner(Strategy):
         ),
         deviations=(
             "Lists of odd length work; the released code fails on them.",
+            "The released code gives each view the same count; here one budget is shared out evenly over the views.",
+            "For a tower without [CLS], the attention that a patch receives stands in for that from [CLS].",
             "A round drops no more than the tokens at even places.",
             "Ties break by the place in the list, and at first by token index.",
         ),
@@ -70,10 +73,10 @@ class VisPruner(Strategy):
         """Keep exactly `budget` tokens, ascending.
 
         Raises:
-            MissingSignal: the [CLS] attention is missing.
+            MissingSignal: there is neither [CLS] attention nor attention received.
         """
         count = self.checked_budget(tokens, budget)
-        heads = self.signal(tokens, Signal.CLS_ATTENTION)
+        heads = self.seen(tokens)
         scores = over_heads(heads) / len(heads)
         kept = []
         for part, share in split_over(count, tokens.parts(self.per)):

@@ -138,7 +138,9 @@ def write_strategies(choices: Sequence[Choice], total: int) -> str:
 
 def offered(provides: frozenset[Signal] | None) -> list[tuple[str, str]]:
     """Menu entries (title, name) of the strategies whose needs the model provides; all while it is not loaded."""
-    return [(kind.info.title, kind.info.name) for kind in CATALOGUE if provides is None or kind.info.needs <= provides]
+    return [
+        (kind.info.title, kind.info.name) for kind in CATALOGUE if provides is None or not kind.info.missing(provides)
+    ]
 
 
 def first_choices(total: int, provides: frozenset[Signal] | None) -> tuple[Choice, ...]:

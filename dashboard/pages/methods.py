@@ -39,7 +39,7 @@ def method(kind: type[Strategy]) -> Markup:
     info = kind.info
     first, *rest = paragraphs(kind.description())
     body = join(Markup("<p>{}</p>").format(text) for text in rest)
-    needs = ", ".join(sorted(SIGNALS[signal].title for signal in info.needs)) or "nothing but the tokens"
+    needs = "; ".join(info.needs_words(lambda signal: SIGNALS[signal].title)) or "nothing but the tokens"
     facts = [("Acts", _WHERE[info.stage]), ("Does", _does(info.reduces)), ("Needs", needs), ("Budget", _budget(kind))]
     if info.score:
         facts.append(("Score", info.score))
@@ -100,7 +100,7 @@ def _budget(kind: type[Strategy]) -> str:
     if kind.info.reduces == "nothing":
         return "all tokens"
     return (
-        "asked, or left to its router"
+        {"no limit": "asked, or no limit"}.get(kind.info.without_budget, "asked, or left to its router")
         if kind.info.adaptive
         else "asked; a mean over the layers"
         if kind.info.stage is Stage.DECODER
@@ -152,9 +152,9 @@ def models(known: tuple[KnownModel, ...]) -> Markup:
     return Markup(
         '<article class="method" id="models"><header><h2>Models</h2></header><p class="lead">The server answers with '
         "the one it was started with: keepmap serve --model NAME. "
-        "Any LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision or InternVL3 checkpoint works, by its folder or its hub id; a "
-        "strategy that needs what a model cannot give (attention of [CLS] where the tower has none) is refused with "
-        'the reason.</p><div class="tablewrap" tabindex="0" '
+        "Any LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision, InternVL3, Qwen2.5-VL, Qwen3-VL, Idefics3 or SmolVLM checkpoint "
+        "works, by its folder or its hub id; a strategy that needs what a model cannot give (attention of [CLS] where "
+        'the tower has none) is refused with the reason.</p><div class="tablewrap" tabindex="0" '
         'role="region" aria-label="Models"><table class="km-table parameters">'
         '<thead><tr><th scope="col" class="l">Model</th><th scope="col" class="l">Name</th><th scope="col" '
         'class="l">Family</th><th scope="col" class="l">Weights</th>'

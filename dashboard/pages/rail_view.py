@@ -140,7 +140,9 @@ def row_updates(
             gr.update(choices=menu, value=choice.name) if sliders else gr.skip(),
             str(readout(choice, total)),
             slider if sliders else gr.skip(),
-            gr.update(visible=choice.info.adaptive, value=choice.router) if sliders else gr.skip(),
+            gr.update(visible=choice.info.adaptive, value=choice.router, label=choice.info.without_budget.capitalize())
+            if sliders
+            else gr.skip(),
             str(hint(context, choice, total, position, picked)),
             choice.written,
         ]

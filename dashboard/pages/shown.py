@@ -19,7 +19,7 @@ from dashboard.markup import EMPTY, button, join
 from dashboard.messages import sentence
 from dashboard.panes import title_of
 from dashboard.results import PaneView, results
-from dashboard.tables import Numbered, numbers_table
+from dashboard.tables import Numbered, numbers_table, turns_tables
 from dashboard.visitors import read_id
 from storage import Comparison, ComparisonNotFound, JobRow, NotFound, Store
 
@@ -191,8 +191,8 @@ def ringed(shown: Shown) -> str:
 
 
 def numbers(shown: Shown) -> Markup:
-    """The table."""
-    return numbers_table(shown.rows)
+    """The table, and what each zoom did turn by turn."""
+    return numbers_table(shown.rows) + turns_tables(shown.rows)
 
 
 def foot(context: Context, shown: Shown) -> Markup:

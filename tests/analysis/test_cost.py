@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,15 @@ def test_the_encoder_counts_each_view_with_its_cls():
     one = counted([(n, d, d)] * 4) + counted([(n, d, n), (n, n, d)]) + counted([(n, d, m), (n, m, d)])
     assert encode_flops(SMALL, (16,)) == 3 * one
     assert encode_flops(SMALL, (16, 16)) == 6 * one
+
+
+def test_an_encoder_of_windows_and_gates_counts_what_its_layers_do():
+    n, d, m, w = 16, 32, 48, 4
+    bare = replace(SMALL, encoder_has_cls=False, encoder_is_gated=True, encoder_windowed_layers=2, encoder_window=w)
+    every = counted([(n, d, d)] * 4) + counted([(n, d, m), (n, d, m), (n, m, d)])
+    window = counted([(w, d, w), (w, w, d)])
+    assert encode_flops(bare, (n,)) == 3 * every + counted([(n, d, n), (n, n, d)]) + 2 * (n // w) * window
+    assert encode_flops(bare, (3,)) == encode_flops(replace(bare, encoder_windowed_layers=0), (3,))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the mark of the highest memory can be reset on Linux only")

@@ -41,7 +41,17 @@ def inquiry(tmp_path: Path) -> Inquiry:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["identity", "dualcomp", *(f"{name}@0.6" for name in CATALOGUE.names() if name != "identity")]
+    "strategy",
+    [
+        "identity",
+        "dualcomp",
+        # An overview of so small an image is all of it.
+        *(
+            f"{name}@{'1.0' if name in ('sparc', 'zoom') else '0.6'}"
+            for name in CATALOGUE.names()
+            if name != "identity"
+        ),
+    ],
 )
 def test_a_run_keeps_every_promise_of_its_record(embedded, inquiry, strategy):
     plan = CATALOGUE.plan(strategy)
@@ -118,6 +128,12 @@ def test_an_adaptive_first_step_chooses_what_enters_and_the_last_one_the_mean(em
 def test_a_plan_out_of_reach_is_refused_with_the_lowest_budget_of_its_last_step(embedded, inquiry):
     [outcome] = compare(inquiry, [CATALOGUE.plan("visionzip@0.5+fastkv@32")], embedded, repeats=1)
     assert (outcome.stage, outcome.lowest) == ("refused", 65)  # (3 * 128 + 3 * 1) / 6 = 64.5 in six layers
+
+
+def test_a_plan_whose_steps_clash_is_refused_and_not_failed(embedded, inquiry):
+    [outcome] = compare(inquiry, [CATALOGUE.plan("fastv:layer=3@0.8+fastkv@0.7")], embedded, repeats=1)
+    assert outcome.stage == "refused"
+    assert "two steps act before layer 3" in outcome.reason
 
 
 def test_fewer_tokens_cost_less(embedded, inquiry):

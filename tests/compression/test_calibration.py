@@ -43,16 +43,21 @@ def test_the_bias_stands_at_the_places_of_the_tokens() -> None:
     assert logit_bias(5, np.array([3, 1]), np.ones(2), torch.device("cpu")) is None
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_key_of_size_four_is_attended_as_four_equal_keys(causal: bool) -> None:
+@pytest.mark.parametrize(
+    ("sees", "sees_of_many"),
+    [(None, None), (torch.tensor([0, 2]), torch.tensor([0, 5]))],
+    ids=["causal", "and what follows"],
+)
+def test_a_key_of_size_four_is_attended_as_four_equal_keys(
+    sees: torch.Tensor | None, sees_of_many: torch.Tensor | None
+) -> None:
     draw = torch.Generator().manual_seed(3)
     query, key = torch.randn(2, 3, 4, generator=draw), torch.randn(1, 3, 4, generator=draw)
     one = Heads(query, key, 0.5, bias=torch.tensor([0.0, np.log(4), 0.0], dtype=torch.float32))
     four = [0, 1, 1, 1, 1, 2]
     many = Heads(query[:, four], key[:, four], 0.5)
-    # The last query sees all of them, the first one only where it may look behind itself.
-    rows = one.rows(torch.tensor([2])) if causal else one.rows(torch.tensor([0]), sees=torch.arange(3))
-    spread = many.rows(torch.tensor([5])) if causal else many.rows(torch.tensor([0]), sees=torch.arange(6))
+    rows = one.rows(torch.tensor([1]), sees=sees)
+    spread = many.rows(torch.tensor([4]), sees=sees_of_many)
     torch.testing.assert_close(rows[:, 0, 1], spread[:, 0, 1:5].sum(-1))
     torch.testing.assert_close(rows[:, 0, [0, 2]], spread[:, 0, [0, 5]])
 

@@ -48,6 +48,9 @@ def test_the_catalogue_reads_flagship_first_and_baselines_last() -> None:
         "visiondrop_stages",
         "apet_stage",
         "covipal",
+        "lvlm_csp",
+        "sparc",
+        "zoom",
         "tome",
         "downsample",
         "uniform_grid",
@@ -173,6 +176,8 @@ def test_a_plan_declares_what_its_steps_declare_together() -> None:
     assert info.version == first.version + second.version
     assert info.deviations == first.deviations + second.deviations
     assert info.labels == first.labels  # that nothing is reduced after the encoder would be wrong here
+    whole = CATALOGUE.plan("identity@1.0+visiondrop_stages@0.25")
+    assert whole.info.labels == second.labels  # nothing is, where the first step keeps everything
     assert plan.stage == "encoder+decoder"
     assert CATALOGUE.plan("fastv@0.5+fastkv@0.25").stage == "decoder"
     assert joined([first]) is first

@@ -47,6 +47,9 @@ def test_every_signal_is_described_once_and_lies_where_its_description_says() ->
     assert list(SIGNALS) == list(Signal)
     assert len({info.title for info in SIGNALS.values()}) == len(SIGNALS)
     for info in SIGNALS.values():
+        if info.given == "sight":  # no array: something that a sight can do
+            assert info.shape == ""
+            continue
         assert getattr(homes[info.given], info.given) is not None
 
 

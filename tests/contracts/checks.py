@@ -219,7 +219,8 @@ def check_missing_signals_are_named(compressor: Compressor) -> None:
     tokens = toy_tokens(toy_grid((4, 6)))
     context = toy_context(tokens)
     budget = budgets(compressor, len(tokens))[0]
-    for signal in compressor.info.needs - {Signal.FEATURES}:
+    unneeded = {signal for signal, other in compressor.info.instead.items() if other is None}
+    for signal in compressor.info.needs - unneeded - {Signal.FEATURES}:
         # Undeclared signals go too: an optional one may stand in for a needed one.
         left = compressor.info.needs - {signal}
         poorer = replace(tokens, signals={name: value for name, value in tokens.signals.items() if name in left})
@@ -237,6 +238,20 @@ def check_undeclared_signals_do_not_matter(compressor: Compressor) -> None:
         context = replace(context, **{IN_CONTEXT[signal]: None})
     for budget in budgets(compressor, len(tokens)):
         compressor.compress(replace(tokens, signals=needed), budget, context)
+
+
+def check_a_stand_in_does(compressor: Compressor) -> None:
+    """With what stands in for needed signals, and without these, the method works and the declaration says so."""
+    info = compressor.info
+    given = info.needs - info.instead.keys() | {other for other in info.instead.values() if other is not None}
+    assert not info.missing(given)
+    for grid in (toy_grid((4, 6)), toy_grid((3, 5), (2, 2))):
+        tokens = toy_tokens(grid)
+        poorer = replace(tokens, signals={name: value for name, value in tokens.signals.items() if name in given})
+        for budget in budgets(compressor, len(tokens)):
+            selection = compressor.compress(poorer, budget, toy_context(tokens))
+            assert len(selection) <= (budget or len(tokens))
+            assert Signal.CLS_FEATURE in given or not selection.extra
 
 
 def check_bad_budgets_are_refused(compressor: Compressor) -> None:
@@ -313,6 +328,9 @@ def check_acts_inside_the_language_model_meet_the_mean(compressor: Compressor) -
         acts = compressor.schedule(total, average, layers)
         assert average - 1 < mean_over_layers(acts, total, layers) <= average
         for act in acts:
+            if act.returns:
+                tokens = toy_tokens(toy_grid((1, act.keep)), seed=act.layer)
+                continue
             decided = compressor.compress(tokens, act.keep, replace(toy_context(tokens), layer=act.layer))
             assert len(decided) == act.keep
             tokens = toy_tokens(toy_grid((1, act.keep)), seed=act.layer)
@@ -361,6 +379,7 @@ CHECKS: tuple[Callable[[Compressor], None], ...] = (
     check_text_round_trips,
     check_missing_signals_are_named,
     check_undeclared_signals_do_not_matter,
+    check_a_stand_in_does,
     check_bad_budgets_are_refused,
     check_weights_reproduce_the_outputs,
     check_scores_are_finite,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from compression.compressor import Budget, Compressor, Context, Plan, Step
 from compression.errors import InvalidBudget, MissingSignal, NeedsSight
 from compression.selection import Fate, Selection
 from compression.sight import Decided, Looked, LookingStrategy
+from compression.strategies import CATALOGUE
 from compression.tokens import Signal
 from tests.contracts.checks import (
     check_declaration_is_complete,
@@ -128,11 +130,14 @@ def check_a_budget_that_cannot_be_reached_is_refused_before_anything_is_read(com
 
 def check_what_the_model_cannot_do_is_named(compressor: Compressor) -> None:
     """A tower without a needed signal is refused by that name, at any budget that it could reach."""
-    if Signal.ENCODER_BLOCKS not in compressor.info.needs:
-        return
-    sight = ToySight(has_blocks=False)
-    with pytest.raises(MissingSignal, match=Signal.ENCODER_BLOCKS.value):
-        _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+    for signal, sight in (
+        (Signal.ENCODER_BLOCKS, ToySight(has_blocks=False)),
+        (Signal.CROPS, ToySight(has_crops=False)),
+    ):
+        if signal in compressor.info.needs:
+            with pytest.raises(MissingSignal, match=signal.value):
+                _looking(compressor).look(sight, sight.prospect.total, CONTEXT)
+            assert sight.encoded == 0
 
 
 def check_visual_tokens_are_refused(compressor: Compressor) -> None:
@@ -148,6 +153,30 @@ def check_the_rest_of_the_plan_finds_the_decision(compressor: Compressor) -> Non
         [first] = looked.rest(plan, sight.prospect.total).steps
         assert isinstance(first.compressor, Decided), label
         assert first.compressor.compress(looked.tokens, None, CONTEXT) == looked.selection, label
+
+
+def check_a_later_step_is_asked_for_no_more_than_there_is(compressor: Compressor) -> None:
+    """Its ratio is of the image as the model reads it whole, its count at most what is left."""
+    sight, fastv = ToySight(), CATALOGUE.plan("fastv@0.9").steps[0]
+    total = sight.prospect.total
+    budget = max(total // 2, _looking(compressor).lowest(sight.prospect))
+    looked = _looking(compressor).look(sight, budget, CONTEXT)
+    plan = Plan((Step(compressor, Budget(count=budget)), fastv))
+    there = min(round(0.9 * total), len(looked.selection))
+    assert looked.rest(plan, total).steps[1].budget == Budget(count=there)
+    few = Plan((Step(compressor, Budget(count=budget)), replace(fastv, budget=Budget(ratio=0.25))))
+    assert looked.rest(few, sight.prospect.total).steps[1].budget == Budget(count=15)
+
+
+def check_a_look_that_ignores_the_question_is_the_same_for_all(compressor: Compressor) -> None:
+    """Where declared, one look serves all questions about an image."""
+    strategy, sight = _looking(compressor), ToySight()
+    if strategy.reads_question:
+        return
+    budget = sight.prospect.total // 2
+    one, other = (strategy.look(sight, budget, Context(question=words)) for words in ("How many?", "What colour?"))
+    assert one.selection == other.selection
+    assert torch.equal(one.tokens.features, other.tokens.features)
 
 
 def check_a_look_survives_storage(compressor: Compressor) -> None:
@@ -170,6 +199,8 @@ LOOKING_CHECKS: tuple[Callable[[Compressor], None], ...] = (
     check_what_the_model_cannot_do_is_named,
     check_visual_tokens_are_refused,
     check_the_rest_of_the_plan_finds_the_decision,
+    check_a_later_step_is_asked_for_no_more_than_there_is,
+    check_a_look_that_ignores_the_question_is_the_same_for_all,
     check_a_look_survives_storage,
     check_parameters_rebuild_an_equal_object,
     check_text_round_trips,

@@ -7,7 +7,7 @@ image on tiles of 24 pixels, patches of 4 pixels; what a tile's last column lack
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from compression.merging import Merging
 from compression.selection import Selection
 from compression.sight import Prospect, Size
 from compression.tokens import Signal, VisualTokens
+from compression.zooming.written import Coordinates
+from tests.contracts.lenses import ToyLens
 
 PATCH, EDGE, DIM, BLOCKS = 4, 6, 12, 2
 SIDE = PATCH * EDGE
@@ -51,6 +53,8 @@ class ToySight:
         seed: Of its pixels.
         has_blocks: Whether the tower can merge.
         fixed: Whether every image is squeezed to one tile.
+        has_crops: Whether the model can be shown several pictures.
+        coordinates: How the model writes boxes, None where it does not.
         encoded: How many encodings were asked for.
     """
 
@@ -58,6 +62,8 @@ class ToySight:
     seed: int = 0
     has_blocks: bool = True
     fixed: bool = False
+    has_crops: bool = True
+    coordinates: Coordinates | None = None
     encoded: int = 0
     pixels: Tensor = field(init=False)
 
@@ -118,6 +124,13 @@ class ToySight:
             grid = grid.placed((float(left), float(top), float(right), float(bottom)), self.size)
         return self._tokens(hidden[:, 1:].flatten(0, 1)[on_image], hidden[:, 0], grid)
 
+    @cached_property
+    def lens(self) -> ToyLens:
+        """See `Sight.lens`."""
+        if not self.has_crops:
+            raise MissingSignal(f"the toy model does not provide {Signal.CROPS.value}")
+        return ToyLens(self, self.coordinates)
+
     def encode_merged(self, merging: Merging) -> tuple[VisualTokens, Selection]:
         """See `Sight.encode_merged`."""
         if not self.has_blocks:
@@ -139,4 +152,5 @@ def toy_sights() -> tuple[tuple[str, ToySight], ...]:
         ("one row of pixels", ToySight((1, 50), seed=2)),
         ("one pixel", ToySight((1, 1), seed=3)),
         ("many tiles", ToySight((60, 70), seed=4)),
+        ("a model that writes boxes", ToySight((50, 40), seed=5, coordinates=Coordinates.THOUSAND)),
     )

@@ -56,6 +56,7 @@ def toy_tokens(
         [torch.softmax(torch.randn(len(view) + 1, generator=draw), dim=0)[1:] for view in grid.views]
     ).to(dtype)
     signals[Signal.LAST_KEYS] = normal(tokens, dim)
+    signals[Signal.DEEPSTACK] = normal(tokens, 2 * (dim + 4))
     return VisualTokens.whole(features, grid, signals)
 
 

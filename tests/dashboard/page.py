@@ -17,6 +17,7 @@ from compression.backends.embedded.backend import EmbeddedBackend
 from compression.compressor import Plan
 from compression.errors import Cancelled
 from compression.grid import TokenGrid
+from compression.sight import Prospect
 from compression.tokens import Signal, VisualTokens
 from dashboard.context import Context
 from dashboard.jobs import Jobs
@@ -60,6 +61,10 @@ class QuickModel:
     def count_tokens(self, image_size: tuple[int, int]) -> int:
         """16 x 16 tokens."""
         return 256
+
+    def prospect(self, image_size: tuple[int, int]) -> Prospect:
+        """A fixed-size tower of two blocks."""
+        return Prospect(image_size, (256,), image_size, self.count_tokens, 2)
 
     def encode(self, image: Any, image_size: tuple[int, int]) -> VisualTokens:
         """16 x 16 tokens without meaning."""

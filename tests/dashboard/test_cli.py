@@ -74,8 +74,13 @@ def test_a_plan_of_two_steps_is_run_and_stored(scenes, scene, capsys):
     [one] = json.loads(capsys.readouterr().out)["runs"]
     assert one["strategy"] == plan
     assert one["tokens"]["requested"] == 64
-    assert one["tokens"]["per_layer"][0] == 128
+    entering = one["tokens"]["per_layer"]
+    assert entering[0] == 128
     assert 63 < one["tokens"]["realised"] <= 64
+    assert one["tokens"]["realised"] == sum(entering) / len(entering)
+    # What leaves a layer enters the next one; what leaves the last one entered it.
+    assert one["tokens"]["realised_leaving"] == sum([*entering[1:], entering[-1]]) / len(entering)
+    assert one["tokens"]["realised_leaving"] < one["tokens"]["realised"]
     with open_store("sqlite:///keepmap.db") as store:
         [row] = store.find()
         assert (row.strategy, row.strategy_stage, row.budget_requested) == (plan, "encoder+decoder", 64)
@@ -99,7 +104,7 @@ def test_the_json_has_every_promised_field(scenes, capsys):
         "labels",
         "environment",
     } <= one.keys()
-    assert {"total", "requested", "realised", "per_layer"} <= one["tokens"].keys()
+    assert {"total", "requested", "realised", "realised_leaving", "per_layer"} <= one["tokens"].keys()
     assert {"lambda", "rho", "stream shares"} <= one["router"].keys()
     assert {"encode_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "prefill_flops"} <= one[
         "cost"
@@ -414,7 +419,16 @@ def test_strategies_and_models_are_listed_as_text_and_json(capsys):
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert "reconstruction" in " ".join(told["dualcomp"]["labels"])
     assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["name"] == "embedded"
+    known = json.loads(capsys.readouterr().out)
+    assert known[0]["name"] == "embedded"
+    for one in known:
+        assert one["gpu"]["weights_bytes"] == one["parameters"] * one["gpu"]["width"]
+        parts = ("weights_bytes", "kv_cache_bytes", "activation_bytes")
+        assert one["cpu"]["total_bytes"] == sum(one["cpu"][part] for part in parts)
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(one["name"] in printed for one in known)
+    assert "GB" in printed
 
 
 def test_the_doctor_finds_what_is_there(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,20 @@ def test_a_store_without_fitting_runs_says_what_to_do(embedded, asked):
         stored_askings(store, embedded)
     with open_store(asked) as store, pytest.raises(InvalidInformation, match="0 stored runs of embedded"):
         stored_askings(store, embedded, "model = 'other'")
+
+
+def test_what_encodes_the_image_itself_is_left_out_and_said(embedded, asked, tmp_path: Path):
+    with open_store(asked) as source, open_store(f"sqlite:///{tmp_path / 'k.db'}") as copy:
+        for at, summary in enumerate(source.find(strategy="uniform_grid")):
+            run = source.get(summary.run)
+            copy.put_image(source.image_path(summary.image))
+            copy.add(run)
+            copy.add(replace(run, id=f"{at:032x}", request=replace(run.request, strategy="downsample@0.25")))
+        (only,) = stored_askings(copy, embedded)
+        assert str(only.plan) == "uniform_grid@0.25"
+        assert any(note.startswith("Left out: downsample@0.25; information is estimated on one") for note in only.notes)
+    with pytest.raises(InvalidInformation, match="tome@0.5 is not offered: information is estimated on one encoding"):
+        regime_askings(embedded, 2, [CATALOGUE.plan("tome@0.5")])
 
 
 def test_an_image_that_is_gone_is_named(embedded, asked, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.imagery import describe, lonlat_to_pixel, write_geotiff
 from analysis.pipeline import open_image
+from compression.grid import TokenGrid
 from compression.selection import Selection
 from dashboard.layers import Layer, Look, change_of, layer_names, paint
 from dashboard.opened import Opened
@@ -205,6 +207,15 @@ def test_runs_on_other_grids_have_no_difference() -> None:
     run, other = four_by_four(one_of_each()), four_by_four(Selection.prune(64, [1]))
     assert change_of(run, Look("difference", against=other, compared="retention")) is None
     assert not drawn(run, "difference", against=other, compared="retention").any()
+
+
+def test_as_many_tokens_elsewhere_on_the_image_have_no_difference() -> None:
+    run = four_by_four(one_of_each())
+    grid = TokenGrid.single(4, 4, (20, 20)).placed((0.0, 0.0, 20.0, 20.0), run.grid.image_size)
+    moved = replace(run, grid=grid)
+    assert len(moved) == len(run)
+    assert change_of(run, Look("difference", against=moved, compared="retention")) is None
+    assert change_of(run, Look("difference", against=run, compared="retention")) is not None
 
 
 def test_a_georeferenced_tile_shows_each_token_where_the_projection_puts_it(tmp_path: Path) -> None:

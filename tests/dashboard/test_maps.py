@@ -13,11 +13,15 @@ import pytest
 
 from analysis.imagery import describe, write_geotiff
 from analysis.pipeline import open_image
+from compression.grid import TokenGrid
+from compression.sight import Turn
 from dashboard.maps import Page, maps_page, modules
-from dashboard.panes import caption, has_map, state_markup
+from dashboard.opened import Opened
+from dashboard.panes import caption, comparison_json, has_map, state_markup
+from dashboard.panes import facts_of as pane_facts
 from dashboard.placement import place_image
 from storage import Comparison, JobRow, Pane
-from tests.factories import make_comparison, make_image_file
+from tests.factories import make_comparison, make_image_file, make_run
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 STRATEGIES = ("identity@1.0", "dualcomp@0.25", "fastv@0.5", "divprune@0.1")
@@ -185,6 +189,20 @@ def test_the_caption_of_a_run_says_what_is_left() -> None:
     assert caption("identity@1.0", 256, 256) == "all 256 tokens"
 
 
+def test_a_pane_with_an_encoding_of_its_own_is_counted_of_the_whole_image() -> None:
+    comparison, (whole, own) = make_comparison(0, ("identity@1.0", "downsample@64"), tokens=(16, 16))
+    grid = TokenGrid.single(8, 8, (128, 128)).placed((0.0, 0.0, 256.0, 256.0), (256, 256))
+    smaller = make_run(1, (8, 8), "identity@1.0", image=comparison.image)
+    own = replace(own, grid=grid, selection=smaller.selection, recording=smaller.recording, tokens_original=256)
+    opened = [Opened.of(whole), Opened.of(own)]
+    facts = [pane_facts(one, opened[0]) for one in opened]
+    shown = comparison_json(comparison, opened, facts, place_image(comparison.image, None), None)
+    assert [pane["caption"] for pane in shown["panes"]] == ["all 256 tokens", "64 of 256 tokens"]
+    assert [pane["facts"]["same_grid"] for pane in shown["panes"]] == [True, False]
+    assert shown["panes"][1]["facts"]["overlap"] is None
+    assert not any(kind["change"] for kind in shown["panes"][1]["facts"]["attention"].values())
+
+
 def test_every_module_of_the_page_s_script_is_named_so_that_all_load_at_once() -> None:
     html = page_of(made()).html
     assert "pane.js" in modules()
@@ -200,3 +218,15 @@ def test_progress_is_shown_as_far_as_it_is() -> None:
     assert 'value="0.380"' in markup
     assert "Compressing, stage 2 of 4" in markup
     assert has_map(Pane("dualcomp@0.25", state="running"))
+
+
+def test_the_boxes_of_a_zoom_go_to_the_map_without_its_first_which_is_the_whole_image() -> None:
+    run = make_run()
+    turns = (
+        Turn(1, (0.0, 0.0, 256.0, 256.0)),
+        Turn(2, (16.0, 32.0, 48.0, 64.0)),
+        Turn(3, (0.0, 0.0, 8.0, 8.0), is_accepted=False),
+    )
+    facts = pane_facts(Opened.of(replace(run, turns=turns)), None)
+    assert facts["turns"] == [[2, 16.0, 32.0, 48.0, 64.0, True], [3, 0.0, 0.0, 8.0, 8.0, False]]
+    assert pane_facts(Opened.of(run), None)["turns"] == []

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.pipeline import RECORD_ALL, request_for
 from compression.errors import StrategyError
+from compression.tokens import Signal
 from dashboard.context import Context
 from dashboard.errors import InvalidInquiry
 from dashboard.messages import explain
@@ -110,6 +111,23 @@ def test_a_budget_that_cannot_be_reached_is_said_at_once_with_the_one_that_can(o
     assert "at least 44 of 256 for this strategy" in text
     assert 'data-tokens="44"' in text
     assert not rail_view.hint(ours, Choice("fastv", 44), 256, 1)
+
+
+def test_what_a_strategy_that_looks_itself_can_reach_depends_on_the_image(ours: Context) -> None:
+    assert Choice("tome", 26).lowest(256, ours.models, (256, 256)) == 64
+    assert Choice("downsample", 26).lowest(256, ours.models, (256, 256)) == 256
+    assert Choice("tome", 26).lowest(256, ours.models) == 1, "not known before there is an image"
+    text = rail_view.hint(ours, Choice("tome", 26), 256, 1, Picked(sample=0))
+    assert "at least 64 of 256 for this strategy" in text
+    assert not rail_view.hint(ours, Choice("tome", 64), 256, 1, Picked(sample=0))
+    gone = Picked(digest="0" * 64, name="gone.png")
+    assert not rail_view.hint(ours, Choice("tome", 26), 256, 1, gone), "that the image is gone is said above"
+
+
+def test_a_model_that_cannot_merge_in_its_encoder_is_not_offered_it() -> None:
+    offers = [name for _, name in offered(QuickModel.provides - {Signal.ENCODER_BLOCKS})]
+    assert "tome" not in offers
+    assert "downsample" in offers
 
 
 def test_another_image_keeps_the_share_and_not_the_count() -> None:

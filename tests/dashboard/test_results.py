@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
 
+from compression.sight import Turn
 from compression.strategies import CATALOGUE
 from dashboard.facts import facts_of, shown_layer
+from dashboard.report import run_json
 from dashboard.results import PaneView, budget_words, label_words, results
-from dashboard.tables import COLUMNS, Numbered, csv_text, numbers_table
+from dashboard.tables import COLUMNS, Numbered, csv_text, numbers_table, turns_tables
+from storage.views import TURN_COLUMNS
 from tests.factories import make_comparison, make_run
 
 
@@ -148,3 +152,44 @@ def test_the_table_has_row_headers_and_units() -> None:
     assert '<th scope="row">' in text
     assert '<th scope="col">Prefill, ms</th>' in text
     assert 'tabindex="0"' in text, "a table that scrolls sideways can be reached by keyboard"
+
+
+TURNS = (
+    Turn(1, (0.0, 0.0, 256.0, 256.0), tokens=256, after="blue", reason="overview"),
+    Turn(2, (10.4, 20.0, 60.0, 1190.6), "a1 b1", 0.25, 1100, "blue", "red"),
+    Turn(3, (1.0, 2.0, 3.0, 4.0), "", 0.125, 0, "red", "", is_accepted=False, reason="<b>too small</b>"),
+)
+
+
+def test_each_turn_of_a_zoom_is_a_row_with_its_box_tokens_and_answers() -> None:
+    zoomed, plain = facts_of(replace(make_run(), turns=TURNS)), facts_of(make_run(1))
+    text = turns_tables([Numbered(0, "plain", plain), Numbered(1, "<i>zoom</i>", zoomed)])
+    assert text.count("<section") == 1
+    assert "<i>" not in text
+    assert "<b>" not in text
+    assert 'tabindex="0" role="region" aria-label="Turns of B, &lt;i&gt;zoom&lt;/i&gt;"' in text
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", text)[1:]]
+    assert rows == [
+        ["1", "0–256 × 0–256", "–", "256", "–", "blue", "overview"],
+        ["2", "10–60 × 20–1,191", "0.25", "1,100", "blue", "red", "shown as a1 b1"],
+        ["3", "1–3 × 2–4", "0.12", "–", "red", "–", "&lt;b&gt;too small&lt;/b&gt;"],
+    ]
+
+
+def test_the_evidence_of_a_zoom_is_what_it_showed_at_full_resolution() -> None:
+    facts = facts_of(replace(make_run(), turns=TURNS, evidence_recall=0.5))
+    assert "50 % shown at full resolution" in results([PaneView("Zoom", "zoom@1.0", "done", facts=facts)])
+
+
+def test_a_zoom_without_a_budget_has_no_limit_and_no_router() -> None:
+    view = PaneView("Zoom", "zoom", "waiting", total=256, info=CATALOGUE.get("zoom").info)
+    assert budget_words(view) == "no limit"
+
+
+def test_turns_have_the_names_of_the_view_in_json() -> None:
+    first, second, third = run_json(replace(make_run(), turns=TURNS))["turns"]
+    assert tuple(first) == TURN_COLUMNS[1:]
+    assert [second[name] for name in ("left", "top", "right", "bottom")] == [10.4, 20.0, 60.0, 1190.6]
+    assert (first["confidence"], second["tokens_spent"], second["answer_before"]) == (None, 1100, "blue")
+    assert (third["accepted"], third["reason"]) == (False, "<b>too small</b>")
+    assert run_json(make_run())["turns"] == []

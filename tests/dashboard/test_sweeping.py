@@ -83,6 +83,14 @@ class Counted:
         self.calls["encode"] += 1
         return self.vlm.encode(*arguments, **named)
 
+    def encode_reduced(self, *arguments):
+        self.calls["encode_reduced"] += 1
+        return self.vlm.encode_reduced(*arguments)
+
+    def encode_merged(self, *arguments):
+        self.calls["encode_merged"] += 1
+        return self.vlm.encode_merged(*arguments)
+
     def generate(self, *arguments, **named):
         if self.calls["generate"] == self.stop_after:
             raise KeyboardInterrupt
@@ -189,6 +197,24 @@ def test_each_image_is_encoded_once_for_all_strategies_and_every_run_is_stored(s
         assert all(run.comparison == "" and not run.recording.arrays() for run in runs)
         assert all((run.cost.prefill.repeats, run.cost.warmup) == (1, 0) for run in runs)
         assert store.failures() == []
+
+
+def test_strategies_that_encode_the_image_themselves_are_swept_without_the_shared_encoding(samples, embedded):
+    counted = Counted(embedded)
+    with open_store("sqlite:///keepmap.db") as store:
+        sweep = swept(store, asked(samples, ["tome@0.25", "downsample@0.25", "tome@8"]), counted)
+        assert counted.calls == {"generate": 12, "encode_reduced": 2, "encode_merged": 2}
+        assert (sweep.done, sweep.failed, sweep.refused) == (12, 0, 6)
+        requests = store.swept_requests(sweep.sweep)
+        assert {(one.strategy, one.state, one.lowest) for one in requests if one.state != "done"} == {
+            ("tome@8", "unreachable", 16)
+        }
+        runs = [store.get(one.run) for one in requests if one.run]
+        assert {(run.strategy_name, run.tokens_total, run.tokens_encoded, run.tokens_kept) for run in runs} == {
+            ("tome", 256, 256, 64),
+            ("downsample", 256, 64, 64),
+        }
+        assert {one.retention_ratio for one in requests if one.run} == {0.25}
 
 
 def test_a_sweep_answers_as_a_single_run_does(samples, embedded):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import inspect, text
 
+from compression.sight import Turn
 from storage.views import TOKEN_COLUMNS, VIEWS
 from tests.factories import make_run
 
@@ -18,6 +21,9 @@ PUBLISHED = {
     ),
     "v_choices": "run, choice, text, probability, is_expected",
     "v_router": "run, stage, layer, stream, share, lambda, rho, score, threshold",
+    "v_turns": (
+        "run, turn, left, top, right, bottom, confidence, tokens_spent, answer_before, answer_after, accepted, reason"
+    ),
     "v_failures": "failure, request_json, stage, reason, created_utc",
     "v_pid": (
         "pid, model, strategy, budget, question_family, task, layer, checkpoint, n, measure, estimator, intervention, "
@@ -78,6 +84,29 @@ def test_a_route_decision_has_one_row_per_stream(store):
     assert {(row["run"], row["stage"], row["lambda"], row["rho"]) for row in rows.values()} == {
         (run.id, "encoder", 0.5, 0.25)
     }
+
+
+def test_a_zoom_has_one_row_per_turn(store):
+    turns = (
+        Turn(1, (0.0, 0.0, 256.0, 256.0), tokens=256, after="red", reason="overview"),
+        Turn(2, (10.0, 20.0, 60.0, 90.0), "a1", 0.25, 100, "red", "blue"),
+        Turn(3, (0.0, 0.0, 300.0, 10.0), "", 0.125, 0, "blue", "", is_accepted=False, reason="over \ud800"),
+    )
+    run = replace(make_run(), turns=turns)
+    store.add(run)
+    store.add(make_run(1))
+    rows = rows_of(store, "SELECT * FROM v_turns ORDER BY turn")
+    assert [row.pop("run") for row in rows] == [run.id] * 3
+    boxes = [tuple(row.pop(edge) for edge in ("left", "top", "right", "bottom")) for row in rows]
+    assert boxes == [turn.box for turn in turns]
+    assert [tuple(row.values()) for row in rows] == [
+        (1, None, 256, "", "red", 1, "overview"),
+        (2, 0.25, 100, "red", "blue", 1, ""),
+        (3, 0.125, 0, "blue", "", 0, "over ?"),
+    ]
+    assert store.get(run.id).turns == turns
+    store.delete(run.id)
+    assert rows_of(store, "SELECT * FROM v_turns") == []
 
 
 def test_failures_are_listed_and_are_no_runs(store):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compression.backends.base import Prompt
 from compression.backends.embedded import questions
-from compression.backends.embedded.cells import MOST_CELLS, cell_name, layout_for
+from compression.backends.embedded.cells import MOST_CELLS, THUMBNAIL, cell_name, layout_for
 from compression.backends.embedded.model import IMAGE_MEAN
 from compression.backends.embedded.textures import PATCH, VIEW
 from compression.backends.llava import LlavaBackend
@@ -22,9 +22,10 @@ from compression.backends.sequence import PLACEHOLDER
 from compression.backends.wording import check_wording
 from compression.compressor import Route
 from compression.errors import InvalidQuestion
-from compression.grid import TokenGrid, View
+from compression.grid import Box, TokenGrid, View
 from compression.strategies.dualcomp.router import LearnedRouter, rule_ratio, rule_router
 from compression.tokens import VisualTokens
+from compression.zooming.boxes import area, common
 
 ROUTER = "router.safetensors"
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -154,6 +155,50 @@ class EmbeddedBackend(LlavaBackend):
         size = image.shape[0], image.shape[1]
         return self._encoded(*self._on_cells(image, Fit.at(size)), size)
 
+    framing = "Boxes were brought onto the cells that the model knows by name."
+    coordinates = None  # its vocabulary has no numbers
+    beside = VIEW
+    most_reduced = 2.0  # the things that it is asked about have 16 pixels, and at 4 it is blind to them
+
+    def overview_tiles(self, side: int, tiles: int) -> tuple[int, int]:
+        """One larger picture: its own cells are the tiles."""
+        return min(side * tiles, MOST_CELLS * VIEW), 1
+
+    def encode_overview(self, image: NDArray[np.uint8]) -> VisualTokens:
+        """A single view behind the name of the map, as it was taught; a larger one on cells."""
+        tokens = self.encode_reduced(image)
+        if len(tokens.grid.views) > 1:
+            return tokens
+        return _renamed(tokens, THUMBNAIL)
+
+    def frames(self, box: Box, image_size: tuple[int, int]) -> tuple[Box, ...]:
+        """The cells of which a box covers at least half, and the one under its centre; that one first.
+
+        None of an image that is one view: its overview shows all that the model can see.
+        """
+        cells = [_on_image(view.box, image_size) for view in Fit.of(image_size).views()]
+        if len(cells) == 1:
+            return ()
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        middle = [cell for cell in cells if cell[0] <= x < cell[2] and cell[1] <= y < cell[3]]
+        covered = [cell for cell in cells if area(common(cell, box)) >= area(cell) / 2]
+        return tuple(dict.fromkeys([*middle, *covered]))
+
+    def crop_size(self, frame: Box, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The pixels of the cell that hold a part of the image."""
+        fit = Fit.of(image_size)
+        return max(1, round((frame[3] - frame[1]) * fit.scale)), max(1, round((frame[2] - frame[0]) * fit.scale))
+
+    def count_crop(self, frame: Box, image_size: tuple[int, int]) -> int:
+        """The patches of the cell that hold a part of the image."""
+        return len(_cell(frame, image_size))
+
+    def encode_crop(self, image: NDArray[np.uint8], frame: Box, image_size: tuple[int, int]) -> VisualTokens:
+        """The cell behind its name, as when the image is read whole."""
+        view = _cell(frame, image_size)
+        tokens = self.encode_reduced(image)
+        return replace(tokens, grid=TokenGrid((view,), image_size))
+
     def cut(self, image: NDArray[np.uint8], image_size: tuple[int, int]) -> tuple[Tensor, tuple[View, ...]]:
         """Cells of 256 pixels; see `LlavaBackend.cut`."""
         return self._on_cells(image, Fit.of(image_size))
@@ -168,8 +213,8 @@ class EmbeddedBackend(LlavaBackend):
         return self.pixels(list(cells)), fit.views()
 
     def picture_text(self, grid: TokenGrid) -> str:
-        """A placeholder behind the name of each cell; a single view has no name."""
-        if len(grid.views) == 1:
+        """A placeholder behind the name of each view; an image on a single view has none."""
+        if len(grid.views) == 1 and grid.views[0].name != THUMBNAIL:
             return PLACEHOLDER
         return " ".join(f"{view.name} {PLACEHOLDER}" for view in grid.views)
 
@@ -223,6 +268,23 @@ class EmbeddedBackend(LlavaBackend):
             span=(start, stop),
             options=(listed + 1, stop) if listed >= 0 else None,
         )
+
+
+def _on_image(box: Box, image_size: tuple[int, int]) -> Box:
+    """A cell without its padding."""
+    height, width = image_size
+    return common(box, (0.0, 0.0, float(width), float(height)))
+
+
+def _cell(frame: Box, image_size: tuple[int, int]) -> View:
+    """The cell that a frame of `frames` is."""
+    return next(view for view in Fit.of(image_size).views() if _on_image(view.box, image_size) == frame)
+
+
+def _renamed(tokens: VisualTokens, name: str) -> VisualTokens:
+    """The tokens of a single view under another name."""
+    grid = replace(tokens.grid, views=(replace(tokens.grid.views[0], name=name),))
+    return replace(tokens, grid=grid)
 
 
 def _word(choice: str) -> str | None:

@@ -73,6 +73,7 @@ class DualComp(Strategy):
         paper="DualComp, arXiv 2604.11122, 2026",
         stage=Stage.ENCODER,
         needs=frozenset({Signal.FEATURES, Signal.CLS_ATTENTION}),
+        instead={Signal.CLS_ATTENTION: Signal.RECEIVED_ATTENTION},
         reduces="prunes and merges",
         acts_on="projected",
         adaptive=True,
@@ -129,6 +130,7 @@ class DualComp(Strategy):
             "tau, theta, beta, the neighbourhood, the regions, the border rule and the rounding are not in the paper.",
             "Similarity and structure are read from encoder features; outputs mix projected tokens.",
             "[CLS] attention is the mean over heads, over patches only.",
+            "For a tower without [CLS], the attention that a patch receives stands in for that from [CLS].",
             "Too few clusters leave the rest of the budget to the route; a stream below the weight floor gets nothing.",
             "Without a similarity to the text, the text term of the structure map is off.",
             "Cells that fill up the route follow the nearest cell of the walk, the ones of higher structure first.",
@@ -145,7 +147,7 @@ class DualComp(Strategy):
         router chooses the ratio.
 
         Raises:
-            MissingSignal: the [CLS] attention is missing.
+            MissingSignal: there is neither [CLS] attention nor attention received.
             InvalidGrid: an earlier stage dropped tokens.
         """
         total = len(tokens)
@@ -225,9 +227,7 @@ class DualComp(Strategy):
 
     def _attention(self, tokens: VisualTokens) -> NDArray[np.float64]:
         """[CLS] attention, mean over heads, summing to one over the patches of each view, float64 [tokens] (Eq. 2)."""
-        mean: NDArray[np.float64] = (
-            self.signal(tokens, Signal.CLS_ATTENTION).detach().double().mean(dim=0).cpu().numpy()
-        )
+        mean: NDArray[np.float64] = self.seen(tokens).detach().double().mean(dim=0).cpu().numpy()
         sizes = np.diff(tokens.grid.starts)
         sums = np.repeat(np.add.reduceat(mean, tokens.grid.starts[:-1]), sizes)
         uniform = np.repeat(1 / sizes, sizes)

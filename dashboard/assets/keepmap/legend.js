@@ -118,6 +118,14 @@ function swatch(kind, palette, picture) {
 const SEMANTIC = '<svg width="26" height="14" aria-hidden="true"><rect x="2" y="2" width="10" height="10" fill="none" stroke="var(--km-semantic)" stroke-width="2.2"/></svg>';
 const GEOMETRIC = '<svg width="26" height="14" aria-hidden="true"><path d="M3 10 10 4 23 8" fill="none" stroke="var(--km-geometric)" stroke-width="2.5"/><circle cx="3" cy="10" r="2.6" fill="var(--km-geometric)"/><circle cx="23" cy="8" r="2.6" fill="var(--km-geometric)"/></svg>';
 
+const LOOKED = '<svg width="26" height="14" aria-hidden="true"><rect x="2" y="2" width="22" height="10" fill="none" stroke="currentColor" stroke-width="1.6"/><rect x="2" y="2" width="9" height="10" fill="currentColor"/></svg>';
+
+function aboutTurns({ panes, state }) {
+  const zooms = panes.filter((pane) => pane.facts && pane.facts.turns.length).map((pane) => pane.letter);
+  if (!zooms.length || state.layer === "Image") return [];
+  return [item(drawing(LOOKED), rich`*Where ${zooms.join(", ")} looked*, by turn; dashed: not shown to the model`)];
+}
+
 function drawing(svg) {
   const span = element("span");
   span.innerHTML = svg;
@@ -231,7 +239,7 @@ const ABOUT = {
 
 function partsOf(context) {
   const { levels, level, state, set } = context;
-  const parts = ABOUT[state.layer](context);
+  const parts = [...ABOUT[state.layer](context), ...aboutTurns(context)];
   if (levels.length > 1 && state.layer !== "Image")
     parts.push(pick("Views", levels.map((name, i) => [i, name]), level, (value) => set({ level: value }), "views"));
   return parts;

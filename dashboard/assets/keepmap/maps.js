@@ -65,7 +65,9 @@ function mostLooking(holders, layers) {
 }
 
 function legends() {
-  const leading = panes.find((pane) => pane.facts);
+  // The first of those with the most views: a zoom has an overview and crops where the others have one view.
+  const most = Math.max(0, ...panes.map((pane) => (pane.facts ? pane.facts.levels.length : 0)));
+  const leading = panes.find((pane) => pane.facts && pane.facts.levels.length === most);
   const context = {
     state,
     image: shared.info.image,

@@ -1,4 +1,5 @@
-// What lies over every layer: corner brackets around the evidence, the outline of the pointed-at token, strong values in words.
+// What lies over every layer: corner brackets around the evidence, where a zoom looked, the outline of the pointed-at token,
+// strong values in words.
 
 function corners(geometry, frame, [left, top, right, bottom]) {
   return [
@@ -79,8 +80,46 @@ function label(context, geometry, frame, labels, palette) {
   }
 }
 
+function outline(context, points, palette, ink) {
+  context.beginPath();
+  points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+  context.closePath();
+  context.lineJoin = "miter";
+  context.strokeStyle = palette.casing;
+  context.lineWidth = 4;
+  context.stroke();
+  context.strokeStyle = ink;
+  context.lineWidth = 2;
+  context.stroke();
+}
+
+/** Where a zoom looked: polygons with the number of the turn, dashed where the box was not taken. */
+function turn(context, geometry, frame, [number, left, top, right, bottom, isAccepted], palette, edge) {
+  const box = [left, top, right, bottom];
+  if (!isAccepted) context.setLineDash([5, 4]);
+  outline(context, corners(geometry, frame, box), palette, palette.ink);
+  context.setLineDash([]);
+  const [x0, y0] = around(geometry, frame, box, 0);
+  const text = String(number);
+  context.font = `600 12px ${palette.sans}`;
+  context.textBaseline = "middle";
+  context.textAlign = "center";
+  const wide = Math.max(16, context.measureText(text).width + 8);
+  // Beside the border of the image the number comes in, so that it stays whole.
+  const x = Math.min(x0, edge[2] - wide + 1);
+  const y = Math.min(y0, edge[3] - 15);
+  context.fillStyle = isAccepted ? palette.ink : palette.casing;
+  context.fillRect(x - 1, y - 1, wide, 16);
+  context.fillStyle = isAccepted ? palette.casing : palette.ink;
+  context.fillText(text, x - 1 + wide / 2, y + 7.5);
+}
+
 /** Marks over one map; `whole` is the box of the image that the map shows. */
-export function paintMarks(context, frame, { geometry, palette, whole, evidence, pointed, labels }) {
+export function paintMarks(context, frame, { geometry, palette, whole, evidence, turns, pointed, labels }) {
+  // The boxes that were taken lie over those that were not.
+  const edge = around(geometry, frame, whole, 0);
+  for (const one of turns.filter((each) => !each[5])) turn(context, geometry, frame, one, palette, edge);
+  for (const one of turns.filter((each) => each[5])) turn(context, geometry, frame, one, palette, edge);
   if (labels.length) label(context, geometry, frame, labels, palette);
   const [left, top, right, bottom] = around(geometry, frame, whole, -2);
   for (const box of evidence) {
@@ -89,15 +128,5 @@ export function paintMarks(context, frame, { geometry, palette, whole, evidence,
     bracket(context, [Math.max(left, x0), Math.max(top, y0), Math.min(right, x1), Math.min(bottom, y1)], palette);
   }
   if (!pointed) return;
-  const points = corners(geometry, frame, pointed);
-  context.beginPath();
-  points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
-  context.closePath();
-  context.lineJoin = "miter";
-  context.strokeStyle = palette.casing;
-  context.lineWidth = 4;
-  context.stroke();
-  context.strokeStyle = palette.accent;
-  context.lineWidth = 2;
-  context.stroke();
+  outline(context, corners(geometry, frame, pointed), palette, palette.accent);
 }

@@ -228,6 +228,7 @@ export class Pane {
       palette,
       whole: this.shared.whole,
       evidence: state.evidence ? info.evidence : [],
+      turns: this.facts && state.layer !== "Image" ? this.facts.turns : [],
       pointed: pointed && this.facts ? pointed.box : null,
       labels: this.#labels(),
     });

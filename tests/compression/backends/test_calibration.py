@@ -8,7 +8,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from analysis.recorder import Recorder
-from compression.backends.inside import acts_of
+from compression.backends.planning import acts_of
 from compression.calibration import attention_of
 from compression.compressor import Compressor
 from compression.selection import Selection
@@ -24,7 +24,7 @@ PLANS = (
     "apet_stage:positions=original,attention=proportional@12",
     "visiondrop_stages:attention=proportional@12",
     "sparsevlm:attention=proportional@12",
-    "average_pool:attention=proportional@9+fastkv@7",
+    "average_pool:attention=proportional@9+fastkv:cache=whole@7",
     "average_pool:attention=proportional@9+visiondrop_stages:mask=none,attention=proportional@6",
     "average_pool:attention=proportional@9+visiondrop_stages:positions=original@6",  # sizes stay with the anchors
     "visionzip@12+visiondrop_stages:attention=proportional@8",

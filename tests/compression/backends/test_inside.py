@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,17 +17,22 @@ from transformers import LlavaForConditionalGeneration
 from analysis.recorder import Recorder
 from compression.backends.base import Prompt, SequenceLayout
 from compression.backends.sequence import rearranged
+from compression.compressor import Budget, Plan, Step
 from compression.decoder import DecoderStrategy, tokens_per_layer
 from compression.errors import InvalidBudget, InvalidSelection, InvalidStrategyText
 from compression.selection import Fate, Selection
 from compression.strategies import CATALOGUE
+from compression.strategies.pyramiddrop import PyramidDrop
 from tests.compression.backends.test_llava import hooks_on, stock_inputs
 
 QUESTION = "where is the red ship"
 INSIDE = tuple(kind.info.name for kind in CATALOGUE if issubclass(kind, DecoderStrategy))
+RETURNING = {"lvlm_csp"}  # tokens return: see test_returning.py
+WHOLE = {"fastkv": "cache=whole"}  # what decoding no longer sees: see test_caching.py
 CASES = tuple(
-    f"{name}:positions={positions}@{budget}"
+    f"{name}:{','.join(filter(None, [f'positions={positions}', WHOLE.get(name)]))}@{budget}"
     for name in INSIDE
+    if name not in RETURNING
     for positions in ("original", "renumbered")
     for budget in (9, 12, 15)
 )
@@ -49,6 +58,8 @@ def masked(
     renumbered: bool | frozenset[int],
     sizes: dict[int, float] | None = None,
     growing: frozenset[int] = frozenset(),
+    cached: Mapping[int, Tensor] | None = None,
+    asked: int = 0,
 ) -> Tensor:
     """Logits [length, vocabulary] of a model that processes all positions in all layers.
 
@@ -56,6 +67,7 @@ def masked(
     Order in the sequence is a number for each position: an output that moved behind others gets a later one. Acts
     that renumber, all or those before the layers named, count anew what is left. A key counts as often as its size
     says: its logits are raised by the logarithm. An act before a layer in `growing` sums the sizes of what it merges.
+    Positions from `asked` on are decoded: in a layer of `cached` each key head shows them the tokens named there alone.
     """
     sizes = sizes or {}
     language = stock.model.language_model
@@ -101,9 +113,16 @@ def masked(
                 if alive[column] and order[column] <= order[row]:
                     mask[row, column] = math.log(sizes.get(column, 1.0))
             mask[row, row] = math.log(sizes.get(row, 1.0))  # rows that nobody reads must not be empty
+        masks = mask[None].repeat(language.config.num_attention_heads, 1, 1)
+        for head in range(len(masks) if cached and index in cached else 0):
+            kept = cached[index][head * len(cached[index]) // len(masks)].tolist()
+            for row in range(asked, length):
+                for at, position in enumerate(present):
+                    if at not in kept:
+                        masks[head, row, position] = float("-inf")
         positions = torch.tensor([where])
         rotary = language.rotary_emb(hidden, positions)
-        hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=positions)
+        hidden = block(hidden, attention_mask=masks[None], position_embeddings=rotary, position_ids=positions)
     return stock.lm_head(language.norm(hidden))[0]
 
 
@@ -144,8 +163,9 @@ def test_the_recorded_counts_are_those_of_the_schedule(tiny_vlm, photo_tokens, n
     strategy = CATALOGUE.build(name)
     assert isinstance(strategy, DecoderStrategy)
     lowest = strategy.lowest(16, 4)
+    text = f"{name}:{WHOLE[name]}" if name in WHOLE else name
     for budget in range(lowest, 17):
-        ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), CATALOGUE.plan(f"{name}@{budget}"))
+        ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), CATALOGUE.plan(f"{text}@{budget}"))
         assert ours.tokens_per_layer == tokens_per_layer(strategy.schedule(16, budget, 4), 16, 4)
         assert budget - 1 < np.mean(ours.tokens_per_layer) <= budget
         assert len(ours.selection) == ours.tokens_per_layer[-1]
@@ -247,3 +267,36 @@ def test_two_steps_before_one_layer_are_refused(tiny_vlm):
     twice = type(plan)(plan.steps * 2)
     with pytest.raises(InvalidStrategyText, match="two steps act before layer 2"):
         tiny_vlm.check(twice, 16)
+
+
+@dataclass(frozen=True)
+class Placed(PyramidDrop):
+    """Notes the index of the tokens at each of its acts, and what it keeps of them."""
+
+    heard: ClassVar[list[tuple[list[int], list[int]]]] = []
+
+    def compress(self, tokens, budget, context):
+        decision = super().compress(tokens, budget, context)
+        self.heard.append((tokens.index.tolist(), decision.anchor.tolist()))
+        return decision
+
+
+def test_tokens_inside_know_their_places_on_the_grid(tiny_vlm, photo_tokens):
+    Placed.heard.clear()
+    steps = (CATALOGUE.plan("uniform_grid@9").steps[0], Step(Placed(stages="1/2/3"), Budget(count=6)))
+    ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), Plan(steps))
+    first = Placed.heard[0][0]
+    assert first == ours.entering.anchor.tolist() != list(range(9))
+    for (index, kept), (following, _) in itertools.pairwise(Placed.heard):
+        assert following == [index[one] for one in kept]
+    index, kept = Placed.heard[-1]
+    assert ours.selection.anchor.tolist() == [index[one] for one in kept]
+    assert len(kept) < len(first)
+
+
+def test_a_token_without_a_place_has_none_inside(tiny_vlm, photo_tokens):
+    Placed.heard.clear()
+    steps = (CATALOGUE.plan("visionzip@9").steps[0], Step(Placed(stages="1/2/3"), Budget(count=8)))
+    ours = tiny_vlm.generate(photo_tokens, prompt("a", "b"), Plan(steps))
+    assert Placed.heard[0][0] == ours.entering.anchor.tolist()
+    assert Placed.heard[0][0].count(-1) == 1  # [CLS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,14 +63,25 @@ def word_logs(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def masked_reference(
-    stock: LlavaForConditionalGeneration, ids: Tensor, features: Tensor, dropped: list[int], layer: int
+    stock: Any,
+    ids: Tensor,
+    features: Tensor,
+    dropped: list[int],
+    layer: int,
+    positions: Tensor | None = None,
+    planes: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Logits of the full-length model in which dropped positions cannot be attended from `layer` on."""
-    language = stock.model.language_model
+    """Logits of the full-length model in which dropped positions cannot be attended from `layer` on.
+
+    Positions are ids [..., 1, length], otherwise 0, 1, …; planes [tokens, dim] are added to the tokens behind the first
+    layers.
+    """
+    language = stock.get_decoder()
     hidden = language.embed_tokens(ids).clone()
-    hidden[0, (ids[0] == 4).nonzero()[:, 0]] = features
+    visual = (ids[0] == 4).nonzero()[:, 0]
+    hidden[0, visual] = features
     length = ids.shape[1]
-    positions = torch.arange(length)[None]
+    positions = torch.arange(length)[None] if positions is None else positions
     rotary = language.rotary_emb(hidden, positions)
     causal = torch.full((length, length), float("-inf")).triu(1)
     for index, block in enumerate(language.layers):
@@ -77,6 +90,8 @@ def masked_reference(
             mask[:, dropped] = float("-inf")
             mask[dropped, 0] = 0.0  # rows that nobody reads must not be empty
         hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=positions)
+        if index < len(planes):
+            hidden[0, visual] += planes[index]
     return stock.lm_head(language.norm(hidden))[0]
 
 
@@ -220,6 +235,7 @@ def test_everything_that_is_provided_is_there(tiny_vlm, photo_tokens):
         Signal.LAYER_STATE,
         Signal.TEACHER_ATTENTION,
         Signal.ENCODER_BLOCKS,
+        Signal.CROPS,
     }
     assert told == tiny_vlm.provides
     assert len(photo_tokens) == len(photo_tokens.features) == tiny_vlm.count_tokens((320, 320))

@@ -8,7 +8,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from analysis.recorder import Recorder
-from compression.backends.inside import acts_of, lowest_of
+from compression.backends.planning import acts_of, lowest_of
 from compression.decoder import DecoderStrategy, tokens_per_layer
 from compression.errors import InvalidBudget, InvalidParameter, InvalidStrategyText, MissingSignal
 from compression.selection import Fate
@@ -21,8 +21,8 @@ PLANS = (
     "visiondrop@12+visiondrop_stages@8",  # the method as published, both conventions renumber
     "visionzip@0.5+fastv:positions=original@0.375",
     "dualcomp+fastv:layer=1,positions=renumbered@3",  # the first step chooses how many tokens enter
-    "identity@1.0+fastkv@12",
-    "divprune@12+fastv:layer=1@9+fastkv:layer=3@8",
+    "identity@1.0+fastkv:cache=whole@12",
+    "divprune@12+fastv:layer=1@9+fastkv:layer=3,cache=whole@8",
     "fastv:layer=2@12+pyramiddrop:stages=1/3@7",  # the second step acts on both sides of the first
     "fastv:layer=1@12+apet_stage:layer=2@10",  # gaps of the first are closed by the second
     "apet_stage:layer=1,positions=original@13+visiondrop_stages:stages=2/3@11",  # another order, then closed
@@ -84,6 +84,18 @@ def test_the_counts_of_a_plan_by_hand():
     plan = CATALOGUE.plan("visionzip@0.5+fastv:layer=2@200+fastkv:layer=16@0.25")
     acts = {layer: one.act.keep for layer, one in acts_of(plan, 576, 288, 32).items()}
     assert acts == {2: 194, 16: 82}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "entering", "left"),
+    [
+        ("visiondrop@48+visiondrop_stages@32", 48, {8: 35, 16: 26, 24: 19}),
+        ("apet@96+apet_stage@64", 96, {16: 32}),
+    ],
+)
+def test_published_methods_of_two_stages_leave_what_their_code_leaves(strategy, entering, left):
+    acts = acts_of(CATALOGUE.plan(strategy), 576, entering, 32)
+    assert {layer: one.act.keep for layer, one in acts.items()} == left
 
 
 @pytest.mark.parametrize("first", ["visionzip@0.5", "fastv:layer=1@0.5"])

@@ -19,7 +19,9 @@ from tests.compression.strategies.test_apet import slow_basis, slow_errors
 from tests.contracts.toys import toy_context, toy_grid, toy_state, toy_tokens
 
 
-def slow_stage(features: list[list[float]], budget: int, basis: list[int], ridge: float) -> list[list[float]]:
+def slow_stage(
+    features: list[list[float]], budget: int, basis: list[int], ridge: float, blend: float, scaling: float
+) -> list[list[float]]:
     """The stage inside the language model: slot order[K-M+j] receives basis j; outputs by place."""
     tokens, dims = range(len(features)), range(len(features[0]))
     error = slow_errors(features, basis, ridge)
@@ -31,17 +33,25 @@ def slow_stage(features: list[list[float]], budget: int, basis: list[int], ridge
         return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
 
     # A basis token that has a place among the outputs anyway is not put there twice.
-    outputs = {place: features[basis[at] if basis[at] not in order else place] for at, place in enumerate(slots)}
+    outputs = {}
+    for at, place in enumerate(slots):
+        new = features[basis[at] if basis[at] not in order else place]
+        outputs[place] = [(1 - blend) * new[d] + blend * features[place][d] for d in dims]
     for place in worst:
-        group = [place]
+        group = []
         for i in tokens:
             if i not in order and max(worst, key=lambda w: cosine(features[i], features[w])) == place:
                 group.append(i)
-        outputs[place] = [sum(features[i][d] for i in group) / len(group) for d in dims]
+        own = scaling if group else 1.0
+        outputs[place] = [
+            (own * features[place][d] + sum(features[i][d] for i in group)) / (own + len(group)) for d in dims
+        ]
     return [outputs[place] for place in sorted(outputs)]
 
 
-@pytest.mark.parametrize("changed", [{}, {"basis": 4}, {"ridge": 0.1}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"basis": 4}, {"blend": 0.5, "ridge": 0.1}, {"scaling": 0.0}, {"scaling": 3.0, "basis": 4}]
+)
 @pytest.mark.parametrize("budget", [1, 2, 10, 11, 20, 39])
 def test_outputs_are_those_of_the_slow_reference(budget: int, changed: dict[str, float]) -> None:
     tokens = toy_tokens(toy_grid((5, 8)), dim=24, dtype=torch.float64)
@@ -49,7 +59,7 @@ def test_outputs_are_those_of_the_slow_reference(budget: int, changed: dict[str,
     selection = strategy.compress(tokens, budget, toy_context(tokens))
     features = tokens.features.tolist()
     basis = slow_basis(features, strategy.basis, 0)
-    expected = slow_stage(features, budget, basis, strategy.ridge)
+    expected = slow_stage(features, budget, basis, strategy.ridge, strategy.blend, strategy.scaling)
     np.testing.assert_allclose(selection.apply(tokens.features).numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(selection.scores, slow_errors(features, basis, strategy.ridge), atol=1e-4)
     assert len(set(selection.anchor.tolist())) == budget
@@ -80,6 +90,24 @@ def test_the_start_is_that_of_the_seed_the_mean_or_the_first() -> None:
     assert first("mean") == int((tokens.features - tokens.features.mean(0)).norm(dim=1).argmax())
     assert first("random", 3) == first("random", 3)
     assert len({first("random", seed) for seed in range(8)}) > 2
+
+
+def test_a_basis_of_density_peaks_has_one_state_of_each_heap() -> None:
+    heaps = torch.tensor([[9.0, 0, 0, 0], [0, 9.0, 0, 0], [0, 0, 9.0, 0]]).repeat_interleave(6, dim=0)
+    draw = torch.randn(18, 4, generator=torch.Generator().manual_seed(3))
+    tokens = VisualTokens.whole(heaps + 0.1 * draw, TokenGrid.single(3, 6, (3, 6)))
+    context = Context(state=toy_state(tokens))
+    selection = ApETStage(by="density", basis=3).compress(tokens, 8, context)
+    assert sorted(token // 6 for token in selection.diagnostics["basis"]) == [0, 1, 2]
+
+
+def test_a_random_basis_is_drawn_from_the_seed() -> None:
+    tokens = toy_tokens(toy_grid((5, 8)), dim=24)
+    context = toy_context(tokens)
+    drawn = ApETStage(by="random").compress(tokens, 20, replace(context, seed=4)).diagnostics["basis"]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(4))[:10].tolist()
+    assert drawn == [token for token in order if token in drawn]
+    assert len(drawn) == 10
 
 
 def test_the_released_64_is_96_tokens_and_32_behind_layer_16_of_32() -> None:

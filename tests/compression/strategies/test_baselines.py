@@ -90,6 +90,15 @@ def test_views_share_the_lattice_by_their_sizes() -> None:
     assert (kept >= 24).sum() == 2
 
 
+@pytest.mark.parametrize(
+    ("count", "shares"), [(1, [1, 0, 0, 0]), (2, [1, 0, 1, 0]), (3, [1, 1, 1, 0]), (5, [2, 1, 1, 1])]
+)
+def test_fewer_tokens_than_views_reach_all_parts_of_the_image(count: int, shares: list[int]) -> None:
+    tokens = toy_tokens(toy_grid((4, 4), (4, 4), (4, 4), (4, 4)))
+    kept = UniformGrid().compress(tokens, count, Context()).anchor
+    assert np.bincount(kept // 16, minlength=4).tolist() == shares
+
+
 def test_a_lattice_over_survivors_is_refused_and_a_stride_is_not(grid_4x6: TokenGrid) -> None:
     survivors = VisualTokens(torch.zeros(5, 2), grid_4x6, np.array([0, 3, 8, 9, 20]))
     with pytest.raises(InvalidGrid, match="over all 24 visual tokens, got 5 survivors; write uniform_grid:rule=stride"):

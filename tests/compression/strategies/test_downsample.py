@@ -89,5 +89,8 @@ def test_it_is_the_encoding_of_the_smaller_image_with_boxes_of_the_larger():
 def test_what_was_done_is_told():
     looked = Downsample().look(ToySight((48, 60)), 40, Context())
     [said] = looked.selection.diagnostics["notes"]
-    assert said == "The image was encoded at 25 × 20 pixels instead of 60 × 48."
+    assert said == (
+        "The image was encoded at 25 × 20 pixels instead of 60 × 48, in 2 views instead of 6: a view's name means "
+        "another part of the image."
+    )
     assert not Downsample().look(ToySight(), 60, Context()).selection.diagnostics["notes"]

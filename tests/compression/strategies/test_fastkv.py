@@ -66,6 +66,50 @@ def test_without_words_behind_the_image_its_last_token_looks_back() -> None:
     assert FastKV(kernel=1).compress(tokens, 1, Context(state=state)).anchor.tolist() == [1]
 
 
+def slow_cache(heads: Heads, visual: list[int], window: int, kernel: int, count: int) -> list[list[int]]:
+    """Of each key head the tokens of highest score, summed over the query heads that share it."""
+    start = max(heads.key.shape[1] - window, max(visual) + 1)
+    rows = [slow_row(heads, query) for query in range(start, heads.key.shape[1])]
+    sharing = len(heads.query) // len(heads.key)
+    kept = []
+    for group in range(len(heads.key)):
+        scores = [0.0] * len(visual)
+        for place, token in enumerate(visual):
+            for head in range(group * sharing, (group + 1) * sharing):
+                for near in range(token - kernel // 2, token + kernel // 2 + 1):
+                    if 0 <= near < start:
+                        scores[place] += sum(row[head][near] for row in rows) / kernel
+        best = sorted(range(len(visual)), key=lambda place, scores=scores: (-scores[place], place))
+        kept.append(sorted(best[:count]))
+    return kept
+
+
+@pytest.mark.parametrize(("window", "kernel"), [(8, 7), (1, 1), (3, 5)])
+@pytest.mark.parametrize(("keep", "retain", "count"), [(12, 0.5, 6), (9, 0.5, 4), (24, 0.9, 21), (3, 0.1, 1)])
+def test_each_cache_keeps_what_the_slow_reference_keeps(
+    tokens_4x6: VisualTokens, window: int, kernel: int, keep: int, retain: float, count: int
+) -> None:
+    state = toy_state(tokens_4x6)
+    kept = FastKV(window=window, kernel=kernel, retain=retain).cached(state.previous, state.columns, keep)
+    assert kept is not None
+    assert kept.tolist() == slow_cache(state.previous, state.visual.tolist(), window, kernel, count)
+
+
+def test_each_key_head_keeps_what_its_own_queries_look_at_by_hand() -> None:
+    key = torch.zeros(2, 5, 1)
+    key[0, 1], key[1, 3] = 60.0, 60.0  # the first key head has token 1, the second token 3
+    heads = Heads(torch.ones(4, 5, 1), key, 1.0)
+    kept = FastKV(window=1, kernel=1).cached(heads, torch.arange(4), 2)
+    assert kept is not None
+    assert kept.tolist() == [[1], [3]]
+
+
+def test_a_cache_that_holds_no_more_than_it_may_stays_whole(tokens_4x6: VisualTokens) -> None:
+    state = toy_state(tokens_4x6)
+    assert FastKV(retain=1.0).cached(state.previous, state.columns, 24) is None
+    assert FastKV(cache="whole").cached(state.previous, state.columns, 6) is None
+
+
 def test_it_cuts_behind_layer_15_of_32() -> None:
     assert FastKV().schedule(576, 320, 32) == (Act(16, 64),)
     assert FastKV().cut_layers(6) == (3,)

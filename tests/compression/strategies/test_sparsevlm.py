@@ -13,6 +13,7 @@ from compression.decoder import mean_over_layers, tokens_per_layer
 from compression.layer import LayerState
 from compression.selection import Fate
 from compression.similarity import density_peaks
+from compression.strategies import CATALOGUE
 from compression.strategies.sparsevlm import LISTS, SparseVLM, rating_words, rotary_weight
 from compression.tokens import VisualTokens
 from tests.compression.strategies.test_pyramiddrop import slow_row
@@ -124,6 +125,29 @@ def test_a_released_list_is_taken_where_its_mean_is_asked_for(release: str, mean
         decided = strategy.compress(tokens, act.keep, toy_context(tokens))
         assert act.keep - decided.diagnostics["recycled"] == listed
         present = act.keep
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "leaving"),
+    [
+        ("sparsevlm@207", [309, 204, 113], 192.03125),
+        ("sparsevlm@146", [312, 117, 39], 128.625),
+        ("sparsevlm@115", [249, 55, 27], 96.9375),
+        ("sparsevlm@83", [82, 32, 18], 64.8125),
+        ("sparsevlm:release=plus@207", [300, 200, 118], 192.4375),
+        ("sparsevlm:release=plus@145", [238, 108, 60], 128.0),
+        ("sparsevlm:release=plus@114", [246, 54, 28], 96.8125),
+        ("sparsevlm:release=plus@82", [66, 34, 20], 64.4375),
+    ],
+)
+def test_the_budgets_named_in_the_text_give_the_released_lists(text: str, left: list[int], leaving: float) -> None:
+    [step] = CATALOGUE.plan(text).steps
+    assert isinstance(step.compressor, SparseVLM)
+    acts = step.compressor.schedule(576, step.budget.count or 0, 32)
+    assert [act.keep for act in acts] == left
+    entering = tokens_per_layer(acts, 576, 32)
+    assert sum((*entering[1:], entering[-1])) / 32 == leaving
+    assert f"@{step.budget}" in SparseVLM.description()
 
 
 def test_plus_divides_by_the_rotary_weight_and_keeps_the_heads_that_look_most() -> None:
