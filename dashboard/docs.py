@@ -1,14 +1,15 @@
 """The passages of the README that follow from the code: `python -m dashboard.docs --write` puts them in anew.
 
 A passage stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. The tables come from the declarations of
-strategies, settings and commands and from the embedded model's card; a test fails when the README shows others. A
-passage named `output COMMAND` holds the real output of a command; it is written only with `--outputs`, because times
-and ids differ on each machine.
+strategies, settings and commands, from the embedded model's card and from a stored sweep's figures; a test fails when
+the README shows others. A passage named `output COMMAND` holds the real output of a command; it is written only with
+`--outputs`, because times and ids differ on each machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from compression.backends.embedded.questions import FAMILIES
 from compression.compressor import StrategyInfo
 from compression.strategies import CATALOGUE
 from compression.tokens import SIGNALS, Signal
@@ -28,6 +30,8 @@ from dashboard.settings import Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARD = README.parent / "compression" / "backends" / "embedded" / "checkpoint" / "README.md"
+SWEPT = README.parent / "dashboard" / "assets" / "sweeps" / "families.csv"
+FAR = 0.1  # relative distance from the budget asked for, from which on the realised one is written beside it
 
 _PASSAGE = re.compile(
     r"(?P<begin><!-- begin (?P<name>[^\n]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.S
@@ -60,7 +64,7 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
     """One row per registered strategy, from its own declaration."""
     infos = [strategy.info for strategy in CATALOGUE] if strategies is None else strategies
     return table(
-        ["strategy", "method", "acts", "does", "needs from the model", "source", "labels"],
+        ["strategy", "method", "acts", "does", "needs from the model", "source", "labels", "departures"],
         (
             [
                 f"`{info.name}`",
@@ -70,6 +74,7 @@ def strategy_table(strategies: Iterable[StrategyInfo] | None = None) -> str:
                 "; ".join(info.needs_words(lambda signal: f"`{signal}`")) or "nothing",
                 info.paper or "baseline",
                 "; ".join(info.labels) or "–",
+                str(len(info.deviations)),
             ]
             for info in infos
         ),
@@ -132,10 +137,44 @@ def card_table(heading: str, card: Path | None = None) -> str:
     return "".join(line + "\n" for line in section.splitlines() if line.startswith("|"))
 
 
+def sweep_tables(file: Path | None = None) -> str:
+    """A table for each family of questions of a sweep: a row per strategy, a column per retention ratio."""
+    with (file or SWEPT).open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    ratios = sorted({row["budget"] for row in rows}, key=float, reverse=True)
+    parts = []
+    for family in FAMILIES:
+        found = {(row["strategy"], row["budget"]): row for row in rows if row["family"] == family}
+        asked = max(int(row["n"]) for row in found.values())
+        parts.append(
+            f"**{family}**, {asked:,} questions\n\n"
+            + table(
+                ["strategy", *ratios],
+                (
+                    [f"`{name}`", *(_swept_cell(found.get((name, ratio))) for ratio in ratios)]
+                    for name in dict.fromkeys(row["strategy"] for row in rows)
+                ),
+            )
+        )
+    return "\n".join(parts)
+
+
+def _swept_cell(row: Mapping[str, str] | None) -> str:
+    """Accuracy and its interval, and the realised retention where it is far from what was asked."""
+    if row is None:
+        return "–"
+    if not int(row["n"]):
+        return f"unreachable below {row['lowest']}" if int(row["unreachable"]) else "not offered"
+    cell = f"{float(row['accuracy']):.2f} ({float(row['low']):.2f}–{float(row['high']):.2f})"
+    kept, asked = float(row["retention_ratio"]), float(row["budget"])
+    return f"{cell} at {kept:.3f}" if abs(kept / asked - 1) > FAR else cell
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "accuracy": partial(card_table, "One view"),
     "accuracy-budgets": partial(card_table, "The same questions"),
     "accuracy-cells": partial(card_table, "4 x 4 cells"),
+    "accuracy-strategies": sweep_tables,
     "commands": command_table,
     "router": partial(card_table, "The router"),
     "settings": settings_table,
