@@ -163,9 +163,11 @@ class Inside:
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
         if layer == 0:
-            self._closed = coming.positions if self.counted is None else self.counted
-            gaps = int(coming.positions[-1] - self._closed[-1])
-            self._start = _Start(self.layout, coming.hidden[0], coming.positions, -gaps, self.axes)
+            self._closed, moved = coming.positions, 0
+            if self.counted is not None:
+                self._closed = self.counted
+                moved = int(self.counted[-1] - coming.positions[-1])
+            self._start = _Start(self.layout, coming.hidden[0], coming.positions, moved, self.axes)
             self._places = torch.arange(self.layout.length, device=coming.hidden.device)
         cut, moved = None, self.moved[-1] if self.moved else self._start.moved
         if layer in self.steps:

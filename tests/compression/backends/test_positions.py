@@ -13,6 +13,7 @@ from torch import Tensor
 from analysis.recorder import Recorder
 from compression.backends import attention
 from compression.backends.decoding import step
+from compression.backends.placing import original_ids, told
 from compression.backends.prefill import Pass, prefill
 from compression.strategies import CATALOGUE
 from tests.compression.backends.conftest import SPECIAL, WORDS
@@ -52,9 +53,9 @@ def full_length(case: Case, ids: Tensor, left: Mapping[int, set[int]], renumbere
         mask = torch.full((length, length), float("-inf")).triu(1)
         mask[:, sorted(gone)] = float("-inf")
         mask[sorted(gone), 0] = 0.0  # rows that nobody reads must not be empty
-        told = torch.tensor([places])
-        rotary = language.rotary_emb(hidden, told)
-        hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=told)
+        position_ids = torch.tensor([places])
+        rotary = language.rotary_emb(hidden, position_ids)
+        hidden = block(hidden, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=position_ids)
     return case.stock.lm_head(language.norm(hidden))[0]
 
 
@@ -174,8 +175,8 @@ def test_merged_outputs_are_read_at_their_places_in_their_own_order(case: Case, 
     places += range(start + count, start + count + ids.shape[1] - len(places))
     embedded = case.stock.get_input_embeddings()(ids).clone()
     embedded[0, start : start + len(made)] = last.features
-    told = {"position_ids": torch.tensor([places]), "attention_mask": torch.ones_like(ids)}
-    theirs = case.stock(inputs_embeds=embedded, **told).logits[0, -1]
+    mask = torch.ones_like(ids)
+    theirs = case.stock(inputs_embeds=embedded, position_ids=torch.tensor([places]), attention_mask=mask).logits[0, -1]
     torch.testing.assert_close(last.logits, theirs, atol=1e-5, rtol=0)
 
 
@@ -186,6 +187,19 @@ def test_a_picture_of_which_nothing_is_left_out_is_read_as_ever(case: Case, stra
     ours = prefill(case.vlm, case.tokens, prompt(), CATALOGUE.plan(strategy))
     theirs = prefill(case.vlm, case.tokens, prompt(), CATALOGUE.plan("identity"))
     assert torch.equal(ours.logits, theirs.logits)
+
+
+@each_family
+@torch.no_grad()
+def test_a_look_ahead_takes_gaps_for_no_borders_of_sequences(case: Case) -> None:
+    last = prefill(case.vlm, case.tokens, prompt(), CATALOGUE.plan("random_subset:positions=original@7"))
+    grid = case.tokens.grid
+    blocks = case.vlm.blocks(last.entering, grid)
+    ids, layout = case.vlm.lay_out(prompt(), blocks, grid)
+    kept = original_ids(case.vlm, prompt(), ids, layout, last.entering, grid)
+    assert (kept.diff() != 1).any()
+    made = case.vlm.forward(ids, last.features, blocks, **told(None, kept), use_cache=False)
+    torch.testing.assert_close(made.logits[0, -1], last.logits, atol=1e-5, rtol=0)
 
 
 @each_with_axes
@@ -203,8 +217,7 @@ def test_ids_of_several_axes_are_kept_or_closed_up_as_asked(case: Case, position
         if positions == "renumbered":
             renumber(triples, ids[0].tolist(), kept)
         dropped = sorted(set(places) - set(kept))
-        told = torch.tensor(triples).T[:, None]
-        return masked_reference(case.stock, ids, case.packed(), dropped, 0, told, planes)
+        return masked_reference(case.stock, ids, case.packed(), dropped, 0, torch.tensor(triples).T[:, None], planes)
 
     last = check_each_step(case, f"random_subset:positions={positions}@4", masked)
     assert last.selection.diagnostics["positions"] == positions
