@@ -120,12 +120,13 @@ class DecoderStrategy(Strategy):
         """The layer whose attention in a full first pass it asks for (`Context.teacher`), or None for no such pass."""
         return None
 
-    def cached(self, heads: Heads, visual: Tensor, keep: int) -> Tensor | None:
+    def cached(self, heads: Heads, visual: Tensor, behind: Tensor, keep: int) -> Tensor | None:
         """Visual tokens that one layer's cache keeps for decoding: int64 [kv heads, kept] ascending, or None for all.
 
         Args:
             heads: Queries and keys of the layer, of the whole prompt.
             visual: int64 [tokens], positions of the visual tokens there.
+            behind: int64 [words], positions behind the picture.
             keep: What the strategy's last act leaves of them.
         """
         return None

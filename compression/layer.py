@@ -55,6 +55,15 @@ def attention_rows(
     return scores.softmax(-1)[0]
 
 
+def behind_picture(visual: NDArray[np.int64], separators: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Positions of a sequence behind the picture, its separators included, int64 [words].
+
+    >>> behind_picture(np.array([1, 2, 4]), np.array([3, 5]), 8)
+    array([6, 7])
+    """
+    return np.arange(int(max(visual.max(), separators.max(initial=-1))) + 1, length)
+
+
 @dataclass(frozen=True)
 class Heads:
     """Queries and keys of one attention layer, rotary positions applied.
@@ -136,8 +145,7 @@ class LayerState:
     @property
     def behind(self) -> Tensor:
         """Positions behind the picture, its separators included: what question and template say, int64 [words]."""
-        start = int(max(self.visual.max(), self.separators.max(initial=-1))) + 1
-        return torch.arange(start, self.length, device=self.hidden.device)
+        return torch.from_numpy(behind_picture(self.visual, self.separators, self.length)).to(self.hidden.device)
 
     @property
     def text(self) -> Tensor:

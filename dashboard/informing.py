@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -24,7 +25,7 @@ from compression.sight import looking
 from compression.strategies import CATALOGUE
 from compression.tokens import VisualTokens
 from dashboard.settings import Settings as ServerSettings
-from storage import AssetMissing, Store, StoreMissing, open_store
+from storage import AssetMissing, Store, StoreMissing, StoreReadOnly, open_store
 
 KEPT_IN_MEMORY = 600
 """Encoded pictures that are kept while strategies follow each other."""
@@ -260,9 +261,16 @@ def decompose_for(
 
     Returns:
         The spectra, and sentences about what was left out.
+
+    Raises:
+        StoreMissing: stored runs are asked for and there is no store.
     """
     plans = [CATALOGUE.plan(name) for name in dict.fromkeys(strategies)]
     plans.sort(key=lambda plan: plan.info.name != "identity")
+    if regimes is None and not served.is_in_memory:
+        # No store is made to say that it has no run; one of an earlier version is brought up to date below.
+        with suppress(StoreReadOnly):
+            open_store(served.db, assets=served.assets_path, read_only=True).close()
     vlm = load_model(served.model, device=served.device)
     with open_store(served.db, assets=served.assets_path) as store:
         askings = stored_askings(store, vlm, where) if regimes is None else regime_askings(vlm, regimes, plans)

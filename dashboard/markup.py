@@ -101,6 +101,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
+def answer_of(text: str) -> Markup:
+    """An answer in a table: two lines of a free one, the whole as its title."""
+    return Markup('<span class="answer" title="{}">{}</span>').format(text, text)
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share in per cent, "none" where it is not known."""
     return "none" if math.isnan(share) else f"{share * 100:.{digits}f} %"

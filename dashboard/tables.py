@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from compression.sight import Turn
 from dashboard.facts import RunFacts
-from dashboard.markup import EMPTY, LETTERS, join, key, verdict
+from dashboard.markup import EMPTY, LETTERS, answer_of, join, key, verdict
 
 COLUMNS = (
     "letter",
@@ -222,7 +222,7 @@ def _line(row: Numbered) -> Markup:
     return Markup('<tr><th scope="row">{}&ensp;{}</th><td class="l">{} {}</td>{}</tr>').format(
         key(row.position),
         row.title,
-        facts.answer,
+        answer_of(facts.answer),
         verdict(facts.is_correct, capital=False),
         join(Markup("<td>{}</td>").format(number) for number in numbers),
     )

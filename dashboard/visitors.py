@@ -10,6 +10,8 @@ from http.cookies import CookieError, SimpleCookie
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from storage import NotFound
+
 COOKIE = "keepmap_visitor"
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -17,6 +19,17 @@ _ID = re.compile(r"[0-9a-f]{32}")
 def is_id(text: str) -> bool:
     """Whether a text has the form of our ids: 128 bits in lower-case hex."""
     return _ID.fullmatch(text) is not None
+
+
+def read_id(text: str, missing: type[NotFound]) -> str:
+    """An id from a link, as the store may be asked for it.
+
+    Raises:
+        NotFound: `missing`, the text has not the form of an id.
+    """
+    if not is_id(text):
+        raise missing(f"{text[:40]!r} is no id, which has 32 digits and letters from a to f; copy the whole link")
+    return text
 
 
 def owner_of(cookies: Mapping[str, str], public: bool) -> str | None:

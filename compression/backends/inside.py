@@ -23,7 +23,7 @@ from compression.calibration import attention_of, logit_bias, sizes_after
 from compression.compressor import Context
 from compression.errors import AttentionUnavailable
 from compression.grid import TokenGrid
-from compression.layer import Heads, LayerState
+from compression.layer import Heads, LayerState, behind_picture
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
@@ -151,11 +151,14 @@ class Inside:
         if layer + 1 in self.steps:
             self._heads[layer] = heads
         last = {planned.strategy: planned.act.keep for _, planned in sorted(self.steps.items())}
+        here, device = self.layout, heads.key.device
+        visual = torch.from_numpy(here.visual).to(device)
+        behind = torch.from_numpy(behind_picture(here.visual, here.separators, here.length)).to(device)
         began = time.perf_counter()
         for strategy, keep in last.items():
             if keep == len(self.entering):
                 continue
-            kept = strategy.cached(heads, torch.from_numpy(self.layout.visual).to(heads.key.device), keep)
+            kept = strategy.cached(heads, visual, behind, keep)
             if kept is not None:
                 self.cached[layer], self.slots[layer] = kept, slots_of(self.layout, kept)
         self.seconds += time.perf_counter() - began

@@ -104,25 +104,25 @@ class FastKV(DecoderStrategy):
             MissingSignal: the context holds no state of a layer with these tokens.
         """
         count, state = self.checked_budget(tokens, budget), self.state(tokens, context)
-        scores = over_heads(self._look_back(state.previous, state.columns))[state.columns]
+        scores = over_heads(self._look_back(state.previous, state.behind))[state.columns]
         kept = np.sort(as_numpy(stable_topk(scores, count)))
         return Selection.prune(
             len(tokens), kept, scores=scores_numpy(scores), diagnostics={"layer": context.layer, "window": self.window}
         )
 
-    def cached(self, heads: Heads, visual: Tensor, keep: int) -> Tensor | None:
+    def cached(self, heads: Heads, visual: Tensor, behind: Tensor, keep: int) -> Tensor | None:
         """For each key head the tokens of highest score in this layer; see `DecoderStrategy.cached`."""
         count = max(1, math.floor(self.retain * keep))
         if self.cache == "whole" or count >= len(visual):
             return None
-        looked = self._look_back(heads, visual)
+        looked = self._look_back(heads, behind)
         groups = over_heads(looked.unflatten(0, (len(heads.key), -1)).transpose(0, 1))[:, visual]
         return torch.stack([stable_topk(scores, count).sort().values for scores in groups])
 
-    def _look_back(self, heads: Heads, visual: Tensor) -> Tensor:
+    def _look_back(self, heads: Heads, behind: Tensor) -> Tensor:
         """Smoothed attention from the window to all positions in front of it, float32 [heads, positions]."""
         length = heads.key.shape[1]
-        window = torch.arange(int(visual.max()) + 1, length)[-self.window :]
+        window = behind[-self.window :]
         front = int(window[0]) if len(window) else length
         asking = window if len(window) else torch.tensor([length - 1])
         looked: Tensor = over_heads(heads.rows(asking)[:, :, :front].transpose(0, 1))

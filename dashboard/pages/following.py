@@ -21,8 +21,8 @@ from dashboard.pages.shown import Shown, load
 from dashboard.pages.steer import Steer
 from dashboard.pages.steering import run_button
 from dashboard.pages.stored import side_by_side
-from dashboard.visitors import is_id
-from storage import Comparison, JobRow, NotFound
+from dashboard.visitors import is_id, read_id
+from storage import Comparison, JobRow, NotFound, RunNotFound
 
 PRINTED = 14  # components in `Stage.printed`
 
@@ -187,7 +187,7 @@ def comparison_of_run(context: Context, run_id: str) -> Comparison:
     Raises:
         RunNotFound: there is no such run.
     """
-    summary = context.store.summary(run_id if is_id(run_id) else "")
+    summary = context.store.summary(read_id(run_id, RunNotFound))
     if summary.comparison:
         try:
             return context.store.comparison(summary.comparison)

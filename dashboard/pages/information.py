@@ -117,7 +117,7 @@ def _title(members: Sequence[Spectrum]) -> str:
     first = members[0]
     said = [first.model.name, first.method.intervention, first.method.selection]
     said += [first.method.measure] if first.method.measure != "broja" else []
-    return ", ".join([*said, f"{_span([one.samples for one in members])} questions each"])
+    return ", ".join([*said, f"{_span([one.samples for one in members])} questions"])
 
 
 def _apart(one: Spectrum) -> str:

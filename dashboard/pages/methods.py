@@ -153,7 +153,7 @@ def models(known: tuple[KnownModel, ...]) -> Markup:
         '<article class="method" id="models"><header><h2>Models</h2></header><p class="lead">The server answers with '
         "the one it was started with: keepmap serve --model NAME. "
         "Any LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision, InternVL3, Qwen2.5-VL, Qwen3-VL, Idefics3 or SmolVLM checkpoint "
-        "works, by its folder or its hub id; a strategy that needs what a model cannot give (attention of [CLS] where "
+        "works, by its folder or its hub id; a strategy that needs what a model cannot give (the query of [CLS] where "
         'the tower has none) is refused with the reason.</p><div class="tablewrap" tabindex="0" '
         'role="region" aria-label="Models"><table class="km-table parameters">'
         '<thead><tr><th scope="col" class="l">Model</th><th scope="col" class="l">Name</th><th scope="col" '

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from dashboard.markup import EMPTY, button, join, percent, task_words, verdict
+from dashboard.markup import EMPTY, answer_of, button, join, percent, task_words, verdict
 from dashboard.pages.stored import PAGE, Filters, Listed
 from dashboard.panes import title_of
 from storage import RunSummary
@@ -82,7 +82,7 @@ def _row(run: RunSummary, *, local: bool) -> Markup:
         sample=" · sample" if run.is_sample else "",
         title=title_of(run.strategy),
         strategy=run.strategy,
-        answer=run.answer,
+        answer=answer_of(run.answer),
         verdict=verdict(run.is_correct, capital=False),
         task=task_words(run.task) or "free question",
         kept=f"{run.tokens_kept:,}",

@@ -20,8 +20,8 @@ from dashboard.messages import sentence
 from dashboard.panes import title_of
 from dashboard.results import PaneView, results
 from dashboard.tables import Numbered, numbers_table, turns_tables
-from dashboard.visitors import is_id
-from storage import Comparison, JobRow, NotFound, Store
+from dashboard.visitors import read_id
+from storage import Comparison, ComparisonNotFound, JobRow, NotFound, Store
 
 MAP_STATE = ("layer", "depth", "view", "token")
 
@@ -57,7 +57,7 @@ def load(context: Context, comparison_id: str) -> Shown:
     Raises:
         ComparisonNotFound: there is none.
     """
-    comparison = context.store.comparison(comparison_id if is_id(comparison_id) else "")
+    comparison = context.store.comparison(read_id(comparison_id, ComparisonNotFound))
     facts = {pane.run: _facts(context.store, pane.run) for pane in comparison.panes if pane.run is not None}
     total = next((found.total for found in facts.values() if found is not None), None)
     panes = []

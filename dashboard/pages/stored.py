@@ -9,8 +9,8 @@ from analysis.run import Run, new_id, utc_now
 from dashboard.context import Context
 from dashboard.errors import NotComparable
 from dashboard.pages.choice import FEWEST, MOST
-from dashboard.visitors import is_id
-from storage import Comparison, NotFound, Pane, RunSummary
+from dashboard.visitors import is_id, read_id
+from storage import Comparison, NotFound, Pane, RunNotFound, RunSummary
 
 PAGE = 20
 
@@ -124,7 +124,7 @@ def delete(context: Context, run_id: str, owner: str | None) -> None:
     Raises:
         RunNotFound: there is none, or it is another visitor's or a sample.
     """
-    context.store.delete(run_id if is_id(run_id) else "", owner)
+    context.store.delete(read_id(run_id, RunNotFound), owner)
 
 
 def values_of(context: Context, owner: str | None) -> tuple[list[str], list[str], list[str]]:

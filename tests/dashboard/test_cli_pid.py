@@ -61,8 +61,9 @@ def test_json_holds_everything_and_layers_when_asked_for(capsys):
         (["--regimes", "4", "-s", "identity", "-s", "fastv@0.01"], "write at least"),
         (["--regimes", "4", "--where", "nonsense = 1"], "--where chooses among stored runs"),
         (["--regimes", "2", "--intervention", "mean", "--selection", "rerun"], "'rerun' is defined with intervention"),
-        ([], "0 stored runs of embedded give no two questions"),
-        (["--where", "nonsense = 1"], "the condition is not one over the columns of v_runs"),
+        ([], "there is no store at keepmap.db; make a run first"),
+        (["--db", "sqlite:///:memory:"], "0 stored runs of embedded give no two questions"),
+        (["--db", "sqlite:///:memory:", "--where", "nonsense = 1"], "the condition is not one over the columns"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -74,3 +75,11 @@ def test_a_mistake_is_one_line_and_nothing_is_stored(capsys, tmp_path, arguments
     if (tmp_path / "keepmap.db").exists():
         with sqlite3.connect(tmp_path / "keepmap.db") as store:
             assert store.execute("SELECT count(*) FROM v_pid").fetchone() == (0,)
+
+
+def test_no_store_is_made_to_say_that_it_has_no_run(capsys, tmp_path):
+    assert main(["pid"]) == 2
+    assert (
+        capsys.readouterr().err == "keepmap: there is no store at keepmap.db; make a run first, or name another file\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dashboard.context import Context
+from dashboard.facts import facts_of
 from dashboard.pages import following, shown, stored
 from dashboard.pages.asking import Picked
 from dashboard.pages.choice import first_choices
@@ -17,6 +18,7 @@ from dashboard.pages.shown import load
 from dashboard.pages.steer import Steer
 from dashboard.pages.steering import start_of, steer_of
 from dashboard.pages.stored import Filters, find, side_by_side
+from dashboard.tables import Numbered, numbers_table
 from storage import ComparisonNotFound, NotFound, RunNotFound
 from tests.dashboard import page
 from tests.dashboard.page import opened
@@ -190,6 +192,23 @@ def test_text_from_outside_is_escaped_in_title_and_list(ours: Context, tmp_path:
     comparison = page.stored(ours.store, tmp_path, question=EVIL)
     assert "<script" not in printed(open_address(ours, {"comparison": comparison}, None, dark=False)[0])
     assert "<script" not in run_table(find(ours, Filters(), None), local=True)
+
+
+@pytest.mark.parametrize("link", ["", "../etc", "A" * 32, "0" * 31])
+def test_a_link_that_is_none_is_named(ours: Context, link: str) -> None:
+    for look in (lambda: load(ours, link), lambda: following.comparison_of_run(ours, link)):
+        with pytest.raises(NotFound, match="is no id, which has 32 digits") as refused:
+            look()
+        assert repr(link) in str(refused.value)
+
+
+def test_a_long_answer_is_whole_in_its_title_and_two_lines_in_tables(ours: Context) -> None:
+    _, (run, *_) = make_comparison()
+    whole = "a long grey hall " * 6
+    ours.store.add(replace(run, answer=replace(run.answer, text=whole)))
+    row = Numbered(0, "title", facts_of(ours.store.get(run.id)))
+    for table in (run_table(find(ours, Filters(), None), local=True), numbers_table([row])):
+        assert f'<span class="answer" title="{whole}">{whole}</span>' in table
 
 
 def test_what_is_said_of_all_panes_is_said_once_above_them(ours: Context) -> None:

@@ -22,6 +22,7 @@ from compression.backends.llava import PROVIDES
 from compression.backends.sequence import rearranged
 from compression.compressor import Budget, Context, Plan, Step
 from compression.errors import InvalidGrid, MissingSignal, ModelUnavailable, NeedsSight, UnknownModel
+from compression.layer import Heads
 from compression.selection import Selection
 from compression.sight import looking
 from compression.strategies import CATALOGUE
@@ -387,6 +388,7 @@ class Watching(FastKV):
     """Notes which positions lie behind the picture at its act, and which words SparseVLM would choose among them."""
 
     heard: ClassVar[list[tuple[list[int], list[int], int]]] = []
+    words: ClassVar[list[int]] = []  # behind the picture, where each layer's cache is compressed
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:
         assert context.state is not None
@@ -394,16 +396,23 @@ class Watching(FastKV):
         self.heard.append((state.behind.tolist(), rating_words(state).tolist(), state.length))
         return super().compress(tokens, budget, context)
 
+    def cached(self, heads: Heads, visual: Tensor, behind: Tensor, keep: int) -> Tensor | None:
+        self.words.append(len(behind))
+        assert behind[-1] == heads.key.shape[1] - 1
+        return super().cached(heads, visual, behind, keep)
+
 
 @each_size
 def test_what_follows_a_row_is_no_word_behind_the_picture(case: Case) -> None:
     Watching.heard.clear()
+    Watching.words.clear()
     plan = Plan((Step(Watching(layer=2), Budget(count=len(case.tokens) - 2)),))
     case.vlm.generate(case.tokens, prompt(*WORDS), plan)
     [(behind, raters, length)] = Watching.heard
     last = prompt(*WORDS).text.index("<image>") + len("<image>")
     after = case.vlm.tokenizer(prompt(*WORDS).text[last:], add_special_tokens=False)["input_ids"]
     assert behind == list(range(length - len(after), length))
+    assert Watching.words == [len(after)] * case.vlm.architecture.layers
     assert raters
     assert set(raters) <= set(behind)
 

@@ -90,7 +90,7 @@ def test_each_cache_keeps_what_the_slow_reference_keeps(
     tokens_4x6: VisualTokens, window: int, kernel: int, keep: int, retain: float, count: int
 ) -> None:
     state = toy_state(tokens_4x6)
-    kept = FastKV(window=window, kernel=kernel, retain=retain).cached(state.previous, state.columns, keep)
+    kept = FastKV(window=window, kernel=kernel, retain=retain).cached(state.previous, state.columns, state.behind, keep)
     assert kept is not None
     assert kept.tolist() == slow_cache(state.previous, state.visual.tolist(), window, kernel, count)
 
@@ -99,15 +99,15 @@ def test_each_key_head_keeps_what_its_own_queries_look_at_by_hand() -> None:
     key = torch.zeros(2, 5, 1)
     key[0, 1], key[1, 3] = 60.0, 60.0  # the first key head has token 1, the second token 3
     heads = Heads(torch.ones(4, 5, 1), key, 1.0)
-    kept = FastKV(window=1, kernel=1).cached(heads, torch.arange(4), 2)
+    kept = FastKV(window=1, kernel=1).cached(heads, torch.arange(4), torch.tensor([4]), 2)
     assert kept is not None
     assert kept.tolist() == [[1], [3]]
 
 
 def test_a_cache_that_holds_no_more_than_it_may_stays_whole(tokens_4x6: VisualTokens) -> None:
     state = toy_state(tokens_4x6)
-    assert FastKV(retain=1.0).cached(state.previous, state.columns, 24) is None
-    assert FastKV(cache="whole").cached(state.previous, state.columns, 6) is None
+    assert FastKV(retain=1.0).cached(state.previous, state.columns, state.behind, 24) is None
+    assert FastKV(cache="whole").cached(state.previous, state.columns, state.behind, 6) is None
 
 
 def test_it_cuts_behind_layer_15_of_32() -> None:
