@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,11 +14,11 @@ from compression.budget import checked_layer
 from compression.compressor import Context, Parameter, Strategy
 from compression.errors import InvalidBudget, InvalidParameter, MissingSignal
 from compression.layer import Heads, LayerState
+from compression.positions import Positions, positions_of
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 
 HALVINGS = 60  # of the interval that a schedule's share is searched in: finer than any count of tokens
-Positions = Literal["original", "renumbered"]
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,7 @@ class DecoderStrategy(Strategy):
     @property
     def convention(self) -> Positions:
         """Whether what is left keeps its position ids, or moves up: as asked for, else as released."""
-        asked: Positions | None = getattr(self, "positions", None)
-        return asked or self.released_positions
+        return positions_of(self, self.released_positions)
 
     def state(self, tokens: VisualTokens, context: Context) -> LayerState:
         """What the language model holds before the layer of this act.
@@ -222,18 +221,6 @@ def scaled(split: Sequence[float], total: int, share: float, stages: int) -> lis
     factor = share / split[-1]
     parts = [split[min(stage, len(split) - 1)] for stage in range(stages)]
     return [max(1, min(total, math.floor(total * part * factor))) for part in parts]
-
-
-def positions_parameter(released: Positions | None) -> Parameter:
-    """The parameter `positions`, with the released convention as its default; None where it depends on others."""
-    return Parameter(
-        "positions",
-        released,
-        "Whether what is left keeps its position ids (original) or moves up without gaps (renumbered); the default is "
-        "as released.",
-        choices=("original", "renumbered"),
-        kind=str,
-    )
 
 
 def stages_parameter(meaning: str) -> Parameter:

@@ -24,6 +24,7 @@ from compression.backends.caching import hiding
 from compression.backends.decoding import answer_ids
 from compression.backends.hooks import cut_between
 from compression.backends.inside import Inside
+from compression.backends.placing import original_ids
 from compression.backends.planning import acts_of
 from compression.backends.prefill import Family, compress_before, context_of, prefill, stop_if
 from compression.compressor import Cancel, Context, Plan, Stage
@@ -115,6 +116,7 @@ class _Branch:
     """What follows the picture: ids, and where which token's probability is read for which choice."""
 
     ids: tuple[int, ...]
+    places: tuple[int, ...]  # position ids
     reads: tuple[tuple[int, int, int], ...]  # place in ids, token, choice
 
 
@@ -123,6 +125,7 @@ class _Asked:
     """One prompt, cut behind the picture."""
 
     prefix: tuple[int, ...]
+    places: tuple[int, ...]  # position ids of the prefix
     layout: SequenceLayout
     branches: tuple[_Branch, ...]
     choices: int
@@ -152,13 +155,21 @@ class _Asked:
         # Separators of the picture belong to it.
         start = len(every) - every[::-1].index(family.image_id)
         stem, last = every[start:], len(every) - start - 1
+        kept = original_ids(family, prompt, laid, layout, given.entering, given.grid)
+        places: list[int] = list(range(len(every))) if kept is None else kept.tolist()
+        places += range(places[-1] + 1, places[-1] + max(map(len, answers)))
         shared = tuple((last, answer[0], number) for number, answer in enumerate(answers))
         longer = [
-            _Branch((*stem, *answer[:-1]), tuple((last + step, answer[step], number) for step in range(1, len(answer))))
+            _Branch(
+                (*stem, *answer[:-1]),
+                tuple(places[start : len(every) + len(answer) - 1]),
+                tuple((last + step, answer[step], number) for step in range(1, len(answer))),
+            )
             for number, answer in enumerate(answers)
             if len(answer) > 1
         ]
-        return cls(every[:start], layout, (_Branch(stem, shared), *longer), len(answers))
+        branches = (_Branch(stem, tuple(places[start : len(every)]), shared), *longer)
+        return cls(every[:start], tuple(places[:start]), layout, branches, len(answers))
 
 
 @dataclass
@@ -167,7 +178,8 @@ class _Packed:
 
     ids: Tensor
     mask: Tensor
-    positions: Tensor
+    positions: Tensor  # int64 [1, length], position ids
+    counted: Tensor  # int64 [length], those without gaps
     words: Tensor  # int64, positions of the question's words
     options: Tensor  # int64, positions of the listed answers
     reads: list[tuple[int, int, int, int]] = field(default_factory=list)  # prompt, choice, place from the end, token
@@ -177,7 +189,8 @@ class _Packed:
     def of(cls, asked: Sequence[_Asked], device: str) -> _Packed:
         """Put the branches of all prompts one after the other."""
         prefix = asked[0].prefix
-        ids, segment, positions = list(prefix), [-1] * len(prefix), list(range(len(prefix)))
+        ids, segment = list(prefix), [-1] * len(prefix)
+        positions, counted = list(asked[0].places), list(range(len(prefix)))
         words: list[int] = []
         options: list[int] = []
         reads: list[tuple[int, int, int, int]] = []
@@ -194,7 +207,8 @@ class _Packed:
                 later += range(start + len(one.branches[0].ids), start + len(branch.ids))
                 ids += branch.ids
                 segment += [number] * len(branch.ids)
-                positions += range(len(prefix), len(prefix) + len(branch.ids))
+                positions += branch.places
+                counted += range(len(prefix), len(prefix) + len(branch.ids))
                 number += 1
         owner = torch.tensor(segment)
         order = torch.arange(len(ids))
@@ -203,6 +217,7 @@ class _Packed:
             ids=torch.tensor([ids], device=device),
             mask=mask[None, None].to(device),
             positions=torch.tensor([positions], device=device),
+            counted=torch.tensor(counted, device=device),
             words=torch.tensor(sorted(set(words)), dtype=torch.int64, device=device),
             options=torch.tensor(sorted(set(options)), dtype=torch.int64, device=device),
             # Counted from the end: a step inside the language model shortens the sequence in front of them.
@@ -238,7 +253,7 @@ def _pass(
             packed.mask[..., places, places] = True  # a row that attends to nothing would be no number
     axes = family.place(packed.ids, given.entering, given.grid)
     if axes is not None:
-        axes = axes.taken(packed.positions[0])
+        axes = axes.taken(packed.counted)
     inside = Inside(
         steps=acts_of(given.plan, len(given.grid), len(given.entering), family.architecture.layers),
         grid=given.grid,
@@ -247,6 +262,7 @@ def _pass(
         entering=given.entering,
         family=family,
         axes=axes,
+        counted=packed.counted if axes is None else None,
         frozen=given.acts,
     )
     later = torch.tensor(packed.later, dtype=torch.int64, device=packed.ids.device)

@@ -3,8 +3,8 @@
 Words have the same id on every axis, one more for each word; a picture's tokens have ids of their row and column, and
 what follows the picture begins behind the longer of its edges. Leaving tokens out has two conventions here as well:
 
-* `original`: each token keeps its ids, and so do the words behind. This is also what holds before the language model:
-  ids are those of the whole picture's grid, of which the kept tokens keep theirs.
+* `original`: each token keeps its ids, and so do the words behind. This is also what usually holds before the language
+  model: ids are those of the whole picture's grid, of which the kept tokens keep theirs.
 * `renumbered`: rows and columns of which no token is left close up, and what is behind moves up to where it would
   stand behind a picture of as many rows and columns. With one row of tokens that is the renumbering of an ordinary
   model, where the ids that are left are 0, 1, 2, … again. (Cutting off the last ids, as code written for one axis does,
@@ -80,7 +80,7 @@ def places_on(grid: TokenGrid, selection: Selection) -> NDArray[np.int64]:
     """The token of a grid whose ids each output gets, int64 [outputs].
 
     That is its anchor; an output without a place, such as a sum over what was left out, stands at the centre of its
-    sources, those of the last view that has any.
+    sources, those of the last view that has any. A [CLS] stands at the beginning of its view.
     """
     places = selection.anchor.copy()
     rows, cols = grid.rows_cols()
@@ -88,6 +88,10 @@ def places_on(grid: TokenGrid, selection: Selection) -> NDArray[np.int64]:
     for output in np.flatnonzero(places < 0):
         mine = (selection.weight_output == output) & (selection.weight_token < selection.tokens)
         weight, source = np.abs(selection.weight_value[mine]).astype(np.float64), selection.weight_token[mine]
+        if not len(source):
+            view = int(selection.weight_token[selection.weight_output == output][0]) - selection.tokens
+            places[output] = grid.starts[view]
+            continue
         home = int(views[source].max())
         weight, source = weight[views[source] == home], source[views[source] == home]
         row, col = (int(np.floor(np.average(line[source], weights=weight) + 0.5)) for line in (rows, cols))

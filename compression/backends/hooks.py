@@ -41,9 +41,9 @@ class Cut:
         hidden: Float [1, length from here on, dim].
         slots: int64 [length from here on] ascending, places in the sequence so far whose rows and columns of the mask
             are taken.
-        positions: int64 [length from here on], position ids, each of which the whole sequence has.
+        positions: int64 [length from here on], position ids.
         rotary: Cosine and sine, each [1, length from here on, head dim]; None for those that the whole sequence has at
-            `positions`.
+            `positions`, each of which it then has.
         returns: Whether the whole sequence is there again, so that the slots are places in it.
     """
 

@@ -65,11 +65,15 @@ def received(heads: Heads, layout: SequenceLayout) -> Tensor:
 
 @dataclass(frozen=True)
 class _Start:
-    """What entered the language model: its layout, hidden states [length, dim] and position ids [length]."""
+    """What entered the language model: its layout, hidden states [length, dim] and position ids [length].
+
+    `moved` is by how many places what follows the picture stood further up, negative where there were gaps.
+    """
 
     layout: SequenceLayout
     hidden: Tensor
     positions: Tensor
+    moved: int
     axes: Axes | None
 
 
@@ -87,6 +91,7 @@ class Inside:
     entering: Selection
     family: Decoder
     axes: Axes | None = None  # the ids of the present sequence where they have several axes
+    counted: Tensor | None = None  # int64 [length], position ids without gaps; None where what enters has none
     signals: Mapping[Signal, Tensor] = field(default_factory=dict)  # of the encoder, [heads, outputs that entered]
     teachers: Mapping[int, Tensor] = field(default_factory=dict)  # guidance layer -> [outputs that entered]
     frozen: Mapping[int, Selection] = field(default_factory=dict)  # by layer
@@ -161,10 +166,13 @@ class Inside:
     def before(self, layer: int, coming: Entering) -> Cut | None:
         """How the sequence goes on from this layer, or None where it stays; called before every layer."""
         if layer == 0:
-            self._start = _Start(self.layout, coming.hidden[0], coming.positions, self.axes)
+            self._closed, moved = coming.positions, 0
+            if self.counted is not None:
+                self._closed = self.counted
+                moved = int(self.counted[-1] - coming.positions[-1])
+            self._start = _Start(self.layout, coming.hidden[0], coming.positions, moved, self.axes)
             self._places = torch.arange(self.layout.length, device=coming.hidden.device)
-            self._closed = coming.positions
-        cut, moved = None, self.moved[-1] if self.moved else 0
+        cut, moved = None, self.moved[-1] if self.moved else self._start.moved
         if layer in self.steps:
             began = time.perf_counter()
             cut, moved = self._act(layer, coming, moved)
@@ -202,8 +210,9 @@ class Inside:
         hidden[self._places] = coming.hidden[0]
         self.layout, self.axes = start.layout, start.axes
         self._begin()
-        self._places, self._closed = torch.arange(len(hidden), device=hidden.device), start.positions
-        return Cut(hidden[None], self._places, start.positions, returns=True), 0
+        self._places = torch.arange(len(hidden), device=hidden.device)
+        self._closed = start.positions if self.counted is None else self.counted
+        return Cut(hidden[None], self._places, start.positions, returns=True), start.moved
 
     def _act(self, layer: int, coming: Entering, moved: int) -> tuple[Cut, int]:
         """One act: the sequence from this layer on, and by how many places what follows the picture has moved up."""
@@ -225,8 +234,9 @@ class Inside:
             visual = torch.from_numpy(here.visual).to(device)
             hidden[0, torch.from_numpy(self.layout.visual).to(device)] = decision.apply(coming.hidden[0, visual])
         renumbers = self.steps[layer].strategy.convention == "renumbered"
+        cos, sin = (part[:, source] for part in coming.rotary)
         if self.axes is not None:
-            axes, (cos, sin) = self.axes.taken(source), (part[:, source] for part in coming.rotary)
+            axes = self.axes.taken(source)
             if renumbers:
                 axes = axes.closed_up(self.layout.visual)
                 cos, sin = self.family.rotary(hidden, position_ids=axes.ids[:, None])
@@ -235,9 +245,10 @@ class Inside:
         gone = slots - torch.arange(len(slots), device=device)  # how many in front of each are no more
         self._closed = self._closed[slots] - gone
         if not renumbers:
-            return Cut(hidden, slots, coming.positions[source]), moved
+            return Cut(hidden, slots, coming.positions[source], (cos, sin)), moved
         # Gaps that steps of the other convention left are closed with its own.
-        return Cut(hidden, slots, self._closed), self._start.layout.length - self.layout.length
+        cos, sin = self.family.rotary(hidden, position_ids=self._closed[None])
+        return Cut(hidden, slots, self._closed, (cos, sin)), self._start.layout.length - self.layout.length
 
     def _decide(self, layer: int, coming: Entering) -> Selection:
         strategy, act = self.steps[layer].strategy, self.steps[layer].act

@@ -4,8 +4,8 @@ A family adds its vision side: which pixels its tower reads of an image, where e
 tower can give, and how the projected tokens are packed for the language model (`blocks`, `pack`).
 
 Positions: tokens removed before the language model leave no gap (their successors move up, as in the released code of
-VisionZip and DivPrune), but where ids have several axes (`Axes`); tokens removed inside keep theirs or move up, as the
-strategy says.
+VisionZip and DivPrune), but where ids have several axes (`Axes`) or the strategy is asked to keep them
+(`original_ids`); tokens removed inside keep theirs or move up, as the strategy says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ from compression.errors import InvalidQuestion, MissingSignal, ModelUnavailable
 from compression.grid import Box, TokenGrid
 from compression.layer import Heads
 from compression.merging import Merging
+from compression.positions import Positions
 from compression.selection import Selection
 from compression.sight import Prospect, looking
 from compression.tokens import Signal, VisualTokens
@@ -91,7 +92,8 @@ class NativeBackend(ABC):
     labels: tuple[str, ...] = ()
     domain = ""
     router: Router | None = None
-    entering_positions: Literal["original", "renumbered"] = "renumbered"
+    entering_positions: Positions = "renumbered"
+    """The convention before the language model where a strategy is not asked for one."""
     coordinates: Coordinates | None = None
     """How the model writes boxes; None where it cannot write any."""
     framing = ""

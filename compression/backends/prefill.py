@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from compression.backends.base import Architecture, Probe, Prompt, SequenceLayou
 from compression.backends.caching import cut_cache
 from compression.backends.hooks import Cut, Entering, cut_between, synchronise
 from compression.backends.inside import Inside, entering_sizes, received
+from compression.backends.placing import original_ids, told
 from compression.backends.planning import acts_of, guidance_layers
 from compression.calibration import attention_of, logit_bias
 from compression.compressor import Cancel, Context, Plan, Router, Stage
 from compression.errors import Cancelled
 from compression.grid import TokenGrid
 from compression.layer import Heads
+from compression.positions import Positions, positions_of
 from compression.selection import Selection
 from compression.sight import looking
 from compression.tokens import Signal, VisualTokens
@@ -35,7 +37,8 @@ class Family(Protocol):
     architecture: Architecture
     device: str
     router: Router | None
-    entering_positions: Literal["original", "renumbered"]
+    image_id: int
+    entering_positions: Positions
 
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
@@ -162,7 +165,8 @@ def prefill(
     blocks = family.blocks(entering, tokens.grid)
     ids, layout = family.lay_out(prompt, blocks, tokens.grid)
     axes = family.place(ids, entering, tokens.grid)
-    places = None if axes is None else axes.for_library()
+    kept = original_ids(family, prompt, ids, layout, entering, tokens.grid) if axes is None else None
+    places = told(axes, kept)
     steps = acts_of(plan, len(tokens.grid), len(entering), layers)
     looked = time.perf_counter()
     bias = logit_bias(layout.length, layout.visual, entering_sizes(entering)[layout.outputs], ids.device)
@@ -177,6 +181,7 @@ def prefill(
         entering=entering,
         family=family,
         axes=axes,
+        counted=None if kept is None else torch.arange(len(kept), device=kept.device),
         signals=signals_of(tokens, entering),
         seconds=time.perf_counter() - looked,
     )
@@ -196,9 +201,7 @@ def prefill(
         attention.calibrated(lambda layer: inside.biases[layer]),
         attention.listening(hear),
     ):
-        output = family.forward(
-            ids, features, blocks, inside=inside, position_ids=places, use_cache=True, logits_to_keep=1
-        )
+        output = family.forward(ids, features, blocks, inside=inside, **places, use_cache=True, logits_to_keep=1)
         logits = output.logits[0, -1].float()
         cut_cache(output.past_key_values, inside.slots)
         synchronise(family.device)
@@ -238,10 +241,13 @@ def look_ahead(
     features: Tensor,
     blocks: Sequence[NDArray[np.int64]],
     layout: SequenceLayout,
-    places: Tensor | None,
+    places: Mapping[str, Any],
     layers: set[int],
 ) -> dict[int, Tensor]:
-    """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass."""
+    """What the question attends to in some layers of a full pass: layer -> float32 [outputs]; no layers, no pass.
+
+    `places` is what the library is told of position ids.
+    """
     found: dict[int, Tensor] = {}
 
     def hear(layer: int, heads: Heads) -> None:
@@ -250,7 +256,7 @@ def look_ahead(
 
     if layers:
         with attention.listening(hear):
-            family.forward(ids, features, blocks, position_ids=places, use_cache=False, logits_to_keep=1)
+            family.forward(ids, features, blocks, **places, use_cache=False, logits_to_keep=1)
         synchronise(family.device)
     return found
 
@@ -273,12 +279,15 @@ def compress_before(family: Family, tokens: VisualTokens, plan: Plan, context: C
     projected = tokens.signals[Signal.PROJECTED]
     steps = [step for step in plan.steps if step.stage is Stage.ENCODER]
     if not steps:
-        told = {"positions": "original", "attention": "plain"}
-        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=told), projected
+        conventions = {"positions": "original", "attention": "plain"}
+        return Selection.prune(len(tokens), np.arange(len(tokens)), diagnostics=conventions), projected
     compressor = steps[0].compressor
     decided = compressor.compress(tokens, steps[0].budget.tokens(len(tokens)), context)
-    told = {"positions": family.entering_positions, "attention": attention_of(compressor)}
-    selection = replace(decided, diagnostics={**decided.diagnostics, **told})
+    conventions = {
+        "positions": positions_of(compressor, family.entering_positions),
+        "attention": attention_of(compressor),
+    }
+    selection = replace(decided, diagnostics={**decided.diagnostics, **conventions})
     if compressor.info.acts_on == "encoder" and not (selection.is_pruning and not selection.extra):
         return selection, family.project(selection.apply(tokens.features, tokens.signals.get(Signal.CLS_FEATURE)))
     return selection, selection.apply(projected)

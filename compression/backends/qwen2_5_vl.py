@@ -12,8 +12,8 @@ What this backend changes of `TiledBackend`:
   rotary positions, the mean of the patches'. There is no [CLS];
 * a prompt may hold several pictures, and boxes are written in pixels of what the tower reads (Qwen2.5-VL, arXiv
   2502.13923, section 2.1);
-* position ids have three axes (`Axes`): they are those of the whole grid, of which the kept tokens keep theirs, as the
-  selection's diagnostics say (`positions`).
+* position ids have three axes (`Axes`): they are those of the whole grid, of which the kept tokens keep theirs unless
+  the strategy is asked to renumber; the selection's diagnostics say which (`positions`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from compression.backends.prefill import Pass
 from compression.backends.tiled import TiledBackend
 from compression.errors import InvalidGrid, ModelUnavailable
 from compression.grid import TokenGrid
+from compression.positions import Positions
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 from compression.zooming.written import Coordinates
@@ -62,7 +63,7 @@ class Qwen25VLBackend(TiledBackend):
     model_class: ClassVar[Any] = Qwen2_5_VLForConditionalGeneration
     processor_class: ClassVar[Any] = Qwen2VLImageProcessorPil
     has_cls = False
-    entering_positions = "original"
+    entering_positions: Positions = "original"
     coordinates = Coordinates.PIXELS
 
     def __init__(
@@ -242,7 +243,10 @@ class Qwen25VLBackend(TiledBackend):
         return self.picture_word * len(grid.views)
 
     def place(self, ids: Tensor, entering: Selection, grid: TokenGrid) -> Axes:
-        """The ids of the whole grid, of which the outputs get those of their anchors; see `places_on`."""
+        """The ids of the whole grid, of which the outputs get those of their anchors (`places_on`).
+
+        They are closed up (`Axes.closed_up`) where the strategy was asked to renumber.
+        """
         pictures = (ids[0] == self.config.vision_start_token_id).nonzero()[:, 0] + 1
         places = places_on(grid, entering)
         whole, kept, length, read = [], [], 0, 0
@@ -260,7 +264,10 @@ class Qwen25VLBackend(TiledBackend):
             every, mm_token_type_ids=(every == self.image_id).int(), image_grid_thw=self.patch_grid(grid)
         )
         taken = torch.from_numpy(np.concatenate(kept)).to(ids.device)
-        return Axes(made[:, 0, taken], int(beyond) + every.shape[1])
+        axes = Axes(made[:, 0, taken], int(beyond) + every.shape[1])
+        if entering.diagnostics.get("positions") != "renumbered":
+            return axes
+        return axes.closed_up((ids[0] == self.image_id).nonzero()[:, 0].cpu().numpy())
 
     @contextmanager
     def continuing(self, last: Pass) -> Iterator[None]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
+from compression.decoder import DecoderStrategy, scaled, stages_parameter
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens

@@ -14,6 +14,7 @@ from torch import Tensor
 from compression.budget import split_evenly
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import ROWS_AT_ONCE, SLACK, as_numpy, best_match, density_peaks, farthest_first, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -73,6 +74,7 @@ class ApET(Strategy):
     scaling: float = 1.0
     per: str = "view"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="apet",
@@ -103,6 +105,7 @@ class ApET(Strategy):
                 choices=("view", "image"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=("encoder stage only: no reduction inside the language model",),
         deviations=(

@@ -10,7 +10,8 @@ import torch
 
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, positions_parameter
+from compression.decoder import DecoderStrategy
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, stable_topk
 from compression.strategies.apet import (

@@ -11,6 +11,7 @@ from compression.budget import split_by_resolution, split_evenly
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.tokens import VisualTokens
 from compression.windows import adaptive_windows, even_windows, laid_out, pooled_size
@@ -35,6 +36,7 @@ class AveragePool(Strategy):
     cells: str = "adaptive"
     per: str = "image"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="average_pool",
@@ -58,6 +60,7 @@ class AveragePool(Strategy):
                 choices=("image", "view"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.relevance import FALLBACK, SIGN, relevance
 from compression.selection import Selection
 from compression.similarity import as_numpy, greedy_determinant, scores_numpy, stable_topk
@@ -40,6 +41,7 @@ class CDPruner(Strategy):
     sign: str = "auto"
     theta: float | None = None
     per: str = "view"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="cdpruner",
@@ -67,6 +69,7 @@ class CDPruner(Strategy):
                 "Whether each view gets an equal share of the budget, as released, or all views compete.",
                 choices=("view", "image"),
             ),
+            positions_entering(),
         ),
         labels=(FALLBACK,),
         deviations=(

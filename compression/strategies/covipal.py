@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, one_cut, positions_parameter
+from compression.decoder import DecoderStrategy, one_cut
 from compression.errors import InvalidParameter, MissingSignal
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens

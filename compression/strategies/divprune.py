@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from compression.compressor import Context, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, farthest_point, first_largest, nearest_distance, scores_numpy
 from compression.tokens import Signal, VisualTokens
@@ -27,6 +28,8 @@ class DivPrune(Strategy):
     Costs (N/2 + K)*N*D multiply-adds: at N = 65,536, K = 6,553, D = 1,024 about 3 * 10^12, minutes on a CPU.
     """
 
+    positions: Positions | None = None
+
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="divprune",
         title="DivPrune",
@@ -36,6 +39,7 @@ class DivPrune(Strategy):
         reduces="prunes",
         position_free=True,
         score="distance (1 - cosine) to the nearest kept token",
+        parameters=(positions_entering(),),
         deviations=(
             "Chosen tokens are masked; the released code can choose a duplicate twice once all distances are zero.",
             "Distances are computed row by row; the released code holds the whole matrix.",

@@ -9,6 +9,7 @@ import numpy as np
 
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -25,6 +26,7 @@ class FasterVLM(Strategy):
     """
 
     per: str = "view"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="fastervlm",
@@ -43,6 +45,7 @@ class FasterVLM(Strategy):
                 "Whether each view gets an equal share of the budget, as released, or all views compete.",
                 choices=("view", "image"),
             ),
+            positions_entering(),
         ),
         deviations=(
             "The released code gives each view the same count; here one budget is shared out evenly over the views.",

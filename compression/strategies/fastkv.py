@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, positions_parameter
+from compression.decoder import DecoderStrategy
 from compression.errors import InvalidParameter
 from compression.layer import Heads
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens

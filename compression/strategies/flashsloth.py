@@ -15,6 +15,7 @@ from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import View
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.tokens import Signal, VisualTokens
 from compression.windows import Windows, even_windows, laid_out, pooled_size, square_side, square_windows
@@ -39,6 +40,7 @@ class FlashSloth(Strategy):
     temperature: float = 1.0
     per: str = "image"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="flashsloth",
@@ -71,6 +73,7 @@ class FlashSloth(Strategy):
                 choices=("image", "view"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=("reconstruction: untrained window weights in place of the learnt attention pooling",),
         deviations=(

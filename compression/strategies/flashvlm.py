@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, cosine, over_heads, scores_numpy, stable_topk
 from compression.strategies.vispruner import important_and_diverse
@@ -45,6 +46,7 @@ class FlashVLM(Strategy):
     important: float = 0.5
     step: int = 8
     per: str = "view"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="flashvlm",
@@ -72,6 +74,7 @@ class FlashVLM(Strategy):
                 "views compete.",
                 choices=("view", "image"),
             ),
+            positions_entering(),
         ),
         deviations=(
             "The released code is followed where its constants differ from the paper's description.",

@@ -19,6 +19,7 @@ from compression.compressor import Context, Parameter, Stage, Strategy, Strategy
 from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
 from compression.pointers import count_cycles, jump
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import neighbour_cosine, neighbours, scores_numpy
 from compression.tokens import Signal, VisualTokens
@@ -53,6 +54,7 @@ class GeoLLaVA8K(Strategy):
     thumbnail: str = "dropped"
     per: str = "view"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="geollava8k",
@@ -97,6 +99,7 @@ class GeoLLaVA8K(Strategy):
                 choices=("view", "image"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=("reconstruction: training-free affinity in place of the released checkpoint's head",),
         deviations=(

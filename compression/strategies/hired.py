@@ -13,6 +13,7 @@ from torch import Tensor
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import TokenGrid
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -41,6 +42,7 @@ class HiRED(Strategy):
     alpha: float = 0.5
     allocation: str = "released"
     remainder: str = "lost"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="hired",
@@ -68,6 +70,7 @@ class HiRED(Strategy):
                 "Whether tokens left over by rounding and by full views are lost, as released, or given out.",
                 choices=("lost", "given"),
             ),
+            positions_entering(),
         ),
         deviations=(
             "Without a thumbnail each view's own early attention is marked, over all views, and alpha gives no share.",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compression.budget import split_over
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, nearest_neighbours, scores_numpy
 from compression.tokens import Signal, VisualTokens
@@ -41,6 +42,7 @@ class PruMerge(Strategy):
     order: str = "attention"
     per: str = "view"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="prumerge",
@@ -75,6 +77,7 @@ class PruMerge(Strategy):
                 choices=("view", "image"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         deviations=(
             "Weights are not renormalised, as released (merge=mean does).",

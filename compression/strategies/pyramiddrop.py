@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from compression.compressor import Context, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, positions_parameter, stages_parameter
+from compression.decoder import DecoderStrategy, stages_parameter
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from compression.compressor import Context, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy
 from compression.tokens import VisualTokens
@@ -24,6 +25,8 @@ class RandomSubset(Strategy):
     Source: baseline.
     """
 
+    positions: Positions | None = None
+
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="random_subset",
         title="Random subset",
@@ -32,6 +35,7 @@ class RandomSubset(Strategy):
         needs=frozenset(),
         reduces="prunes",
         ignores_image=True,
+        parameters=(positions_entering(),),
     )
 
     def compress(self, tokens: VisualTokens, budget: int | None, context: Context) -> Selection:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compression.budget import split_evenly
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, farthest_first, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens, unit_rows
@@ -37,6 +38,7 @@ class SeGPruner(Strategy):
     r: float = 0.0
     lam: float = 0.5
     per: str = "view"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="segpruner",
@@ -55,6 +57,7 @@ class SeGPruner(Strategy):
                 "Whether each view gets an equal share of the budget, as released, or places reach over all views.",
                 choices=("view", "image"),
             ),
+            positions_entering(),
         ),
         labels=("reconstruction: flat places in pixels instead of points in space",),
         deviations=(

@@ -14,15 +14,9 @@ from torch import Tensor
 
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import (
-    Act,
-    DecoderStrategy,
-    Positions,
-    mean_over_layers,
-    positions_parameter,
-    stages_parameter,
-)
+from compression.decoder import Act, DecoderStrategy, mean_over_layers, stages_parameter
 from compression.layer import LayerState
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, density_peaks, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens

@@ -10,6 +10,7 @@ import torch
 
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.relevance import FALLBACK, SIGN, relevance
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
@@ -38,6 +39,7 @@ class TRIM(Strategy):
     scale: float = 100.0
     per: str = "view"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="trim",
@@ -69,6 +71,7 @@ class TRIM(Strategy):
                 choices=("view", "image"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=(FALLBACK, "reconstruction: scale of the similarity whose outliers are counted without a budget"),
         deviations=(

@@ -11,6 +11,7 @@ from compression.budget import split_by_resolution
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import lattice
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.tokens import VisualTokens
 
@@ -29,6 +30,7 @@ class UniformGrid(Strategy):
     """
 
     rule: str = "lattice"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="uniform_grid",
@@ -45,6 +47,7 @@ class UniformGrid(Strategy):
                 "Two-dimensional lattice per view, or one-dimensional stride over all tokens.",
                 choices=("lattice", "stride"),
             ),
+            positions_entering(),
         ),
         version=2,
     )

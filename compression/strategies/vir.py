@@ -13,6 +13,7 @@ from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
 from compression.grid import View
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import scores_numpy
 from compression.strategies.dualcomp.igsr import structure
@@ -43,6 +44,7 @@ class ViR(Strategy):
     absolute: float = 0.5
     calibration: float | None = None
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="vir",
@@ -75,6 +77,7 @@ class ViR(Strategy):
                 kind=float,
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=("reconstruction: untrained router, and means in place of the second projector",),
         deviations=(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, StrategyInfo
-from compression.decoder import DecoderStrategy, Positions, positions_parameter, scaled, stages_parameter
+from compression.decoder import DecoderStrategy, scaled, stages_parameter
 from compression.layer import Heads
+from compression.positions import Positions, positions_parameter
 from compression.selection import Selection
 from compression.similarity import as_numpy, scores_numpy, stable_topk
 from compression.strategies.visionzip import contextual_weights, fold

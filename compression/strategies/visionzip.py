@@ -14,6 +14,7 @@ from torch import Tensor
 from compression.budget import split_evenly
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import as_numpy, best_match, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens
@@ -42,6 +43,7 @@ class VisionZip(Strategy):
     cls: bool = True
     per: str = "view"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="visionzip",
@@ -71,6 +73,7 @@ class VisionZip(Strategy):
                 choices=("view", "image"),
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         deviations=(
             "The contextual share of any budget is that of the released 54 + 10 tokens.",

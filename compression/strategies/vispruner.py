@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compression.budget import split_over
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
+from compression.positions import Positions, positions_entering
 from compression.selection import Selection
 from compression.similarity import ROWS_AT_ONCE, as_numpy, over_heads, scores_numpy, stable_topk
 from compression.tokens import Signal, VisualTokens, unit_rows
@@ -39,6 +40,7 @@ class VisPruner(Strategy):
     important: float = 0.5
     step: int = 8
     per: str = "view"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="vispruner",
@@ -59,6 +61,7 @@ class VisPruner(Strategy):
                 "Whether each view gets an equal share of the budget, as released, or all views compete.",
                 choices=("view", "image"),
             ),
+            positions_entering(),
         ),
         deviations=(
             "Lists of odd length work; the released code fails on them.",

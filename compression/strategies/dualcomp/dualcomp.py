@@ -14,6 +14,7 @@ from compression.budget import split_evenly
 from compression.calibration import Attention, attention_parameter
 from compression.compressor import Context, Parameter, Stage, Strategy, StrategyInfo
 from compression.errors import InvalidGrid
+from compression.positions import Positions, positions_entering
 from compression.selection import RouterDecision, Selection, Stream
 from compression.similarity import min_max, scores_numpy
 from compression.strategies.dualcomp.igsr import Route, structure, trace
@@ -66,6 +67,7 @@ class DualComp(Strategy):
     per: str = "view"
     router: str = "auto"
     attention: Attention = "plain"
+    positions: Positions | None = None
 
     info: ClassVar[StrategyInfo] = StrategyInfo(
         name="dualcomp",
@@ -123,6 +125,7 @@ class DualComp(Strategy):
                 reconstructed=True,
             ),
             attention_parameter(),
+            positions_entering(),
         ),
         labels=("reconstruction: constants that the paper leaves out",),
         deviations=(
