@@ -107,7 +107,13 @@ def hub(folder: Path) -> Iterator[str]:
 
 def ask(address: str, cache: Path, *names: str) -> list[list[str]]:
     """What `load_model` says to each name with the hub at an address."""
-    given = {"HF_ENDPOINT": address, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_XET": "1"}
+    given = {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(cache),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
     told = subprocess.run(
         [sys.executable, "-c", ASK],
         input=json.dumps(names),
