@@ -76,10 +76,15 @@ def test_a_reduced_image_is_read_like_an_image_of_that_size(
 ) -> None:
     size = max(1, case.size[0] // 2), max(1, case.size[1] // 3)
     tokens, small = sight.encode(size=size), imagery.read_rgb(tmp_path / "picture.png", size=size).rgb
-    assert torch.equal(tokens.features, case.vlm.encode(small, size).features)
     assert tokens.grid.shown_size == size
     assert tokens.grid.image_size == case.size
-    assert case.vlm.patches_per_view(tokens.grid) == case.vlm.patches_per_view(case.vlm.encode(case.image, size).grid)
+    assert len(tokens) == case.vlm.count_reduced(size)
+    if case.vlm.count_reduced(size) < case.vlm.count_tokens(size):
+        assert case.family.name.startswith("qwen")  # which enlarge a small image, but not a copy that was made smaller
+        return
+    plain = case.vlm.encode(small, size)
+    assert torch.equal(tokens.features, plain.features)
+    assert case.vlm.patches_per_view(tokens.grid) == case.vlm.patches_per_view(plain.grid)
 
 
 @each_size
@@ -125,9 +130,12 @@ def test_no_hook_survives_a_block_that_fails(case: Case, sight: ImageSight) -> N
 def test_what_cannot_be_reached_is_refused_before_anything_is_read(case: Case) -> None:  # noqa: F811
     total = case.vlm.count_tokens(case.size)
     lowest = Downsample().lowest(case.vlm.prospect(case.size))
-    with pytest.raises(InvalidBudget, match=f"cannot reach {lowest - 1}") as raised:
-        case.vlm.check(CATALOGUE.plan(f"downsample@{lowest - 1}"), total, case.size)
-    assert raised.value.lowest == lowest
+    if lowest == 1:
+        assert case.family.name.startswith("qwen")  # of a copy of any size they make as few tokens as it has
+    else:
+        with pytest.raises(InvalidBudget, match=f"cannot reach {lowest - 1}") as raised:
+            case.vlm.check(CATALOGUE.plan(f"downsample@{lowest - 1}"), total, case.size)
+        assert raised.value.lowest == lowest
     case.vlm.check(CATALOGUE.plan(f"downsample@{lowest}"), total, case.size)
     if case.family.name == "llava":
         assert lowest == total
