@@ -64,7 +64,7 @@ def widened(box: Box, least: float, bounds: Box) -> Box | None:
     """A box of at least `least` pixels a side: grown around its centre, and moved where it would leave the bounds.
 
     >>> widened((10, 40, 14, 80), 28, (0, 0, 100, 100))
-    (0.0, 40, 28.0, 80)
+    (0, 40, 28, 80)
 
     Returns:
         The box, or None where the bounds themselves are smaller than that.
